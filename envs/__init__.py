@@ -1,0 +1,1 @@
+"""Sites: nameplates, batched twins, tasks, plants, and the adapters to other libraries' interfaces."""

@@ -1,0 +1,41 @@
+"""From what an asset measures to the features that a network sees.
+
+An encoder is a pure function over arrays that may be numpy or torch (``xp`` names the module), so that the
+same lines run in the batched twin and on the edge, where torch is absent. It belongs to the site, because
+only the site knows what its neighbours are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+Array = Any
+"""A numpy array or a torch tensor; encoders use only what both offer."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Features of one group.
+
+    ``encode`` takes ``measured`` ``[B, N, O]``, ``statics`` ``[B, N, S]``, ``present`` ``[B, N]`` and the memory of the
+    last call, and returns features ``[B, N, F]`` (roughly in [-1, 1], finite for any telemetry inside the
+    nameplate's range, zero for absent assets) and the new memory. ``start`` returns the memory of ``B`` rows
+    that have just been reset; its arrays lead with ``B``.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def n_features(self) -> int: ...
+
+    def settings(self) -> dict[str, Any]:
+        """What :meth:`Site.encoder` needs to build this encoder again; JSON types only."""
+        ...
+
+    def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]: ...
+    def encode(
+        self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
+    ) -> tuple[Array, Mapping[str, Array]]: ...

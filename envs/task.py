@@ -1,0 +1,32 @@
+"""What is wanted of a site: a frozen, pure scoring of (before, commands, after)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from .twin import Readings, Tensors
+
+
+@dataclass(frozen=True)
+class Score:
+    """``reward[g]``: ``[B, N]``; ``costs[name]``: ``[B, N]``, never folded into the reward; ``terminated``: ``[B]`` bool."""
+
+    reward: Tensors
+    terminated: torch.Tensor
+    costs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Scoring of one step. ``horizon`` is the episode's length in steps (truncation, not termination)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def horizon(self) -> int: ...
+
+    def score(self, before: Readings, commands: Tensors, after: Readings) -> Score: ...
