@@ -64,7 +64,8 @@ class Signal:
 class Group:
     """Like assets with the same signals.
 
-    ``static_values`` has one row an asset and one column a static, ``[N, S]``, as nested tuples.
+    ``static_values`` has one row an asset and one column a static, ``[N, S]``, as nested tuples; it is empty where
+    statics differ from replica to replica (a twin of many layouts).
     """
 
     name: str
@@ -86,7 +87,7 @@ class Group:
             if len(set(names)) != len(names):
                 raise NameplateError(f"{where}: {kind} names repeat: {names}")
         shape = (len(self.static_values), len(self.static_values[0]) if self.static_values else 0)
-        if self.statics and shape != (len(self.assets), len(self.statics)):
+        if self.static_values and shape != (len(self.assets), len(self.statics)):
             raise NameplateError(
                 f"{where}: static_values is {shape}, expected {(len(self.assets), len(self.statics))} (assets, statics)"
             )
@@ -117,6 +118,8 @@ class Group:
 
     def statics_array(self) -> FloatArray:
         """Constants of the assets, ``[N, S]``."""
+        if self.statics and not self.static_values:
+            raise NameplateError(f"group {self.name!r}: statics differ per replica; take them from the readings")
         return np.array(self.static_values, dtype=np.float64).reshape(self.n_assets, len(self.statics))
 
 

@@ -17,6 +17,11 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _STREAM = -2960836687051489901  # 0xD6E8FEB86659FD93
 
 
+def _wrap(value: int) -> int:
+    """Python integer to the int64 that has the same low 64 bits."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 def _finalise(z: torch.Tensor) -> torch.Tensor:
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MIX_1
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MIX_2
@@ -25,16 +30,16 @@ def _finalise(z: torch.Tensor) -> torch.Tensor:
 
 def bits(seeds: torch.Tensor, steps: torch.Tensor, stream: int, n: int) -> torch.Tensor:
     """Return ``[B, n]`` int64 of 64 random bits for ``seeds`` ``[B]`` and ``steps`` ``[B]`` (int64)."""
-    row = _finalise(seeds * _GOLDEN + (steps + 1) * _STREAM + (stream + 1) * _MIX_1)
+    row = _finalise(seeds * _GOLDEN + (steps + 1) * _STREAM + _wrap((stream + 1) * _MIX_1))
     index = torch.arange(1, n + 1, dtype=torch.int64, device=seeds.device) * _GOLDEN
     return _finalise(row[:, None] + index[None, :])
 
 
 def uniform(seeds: torch.Tensor, steps: torch.Tensor, stream: int, n: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return ``[B, n]`` uniform in the open interval (0, 1); 24 bits in float32, 53 in float64."""
-    kept = 53 if dtype == torch.float64 else 24
+    """Return ``[B, n]`` uniform in the open interval (0, 1): 23 random bits in float32, 52 in float64."""
+    kept = 52 if dtype == torch.float64 else 23
     raw = (bits(seeds, steps, stream, n) >> (64 - kept)) & ((1 << kept) - 1)
-    return (raw.to(dtype) + 0.5) * (0.5**kept) if kept == 53 else ((raw * 2 + 1).to(torch.float64) * 0.5**25).to(dtype)
+    return (2 * raw + 1).to(dtype) * 0.5 ** (kept + 1)
 
 
 def normal(seeds: torch.Tensor, steps: torch.Tensor, stream: int, n: int, dtype: torch.dtype) -> torch.Tensor:
