@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .nameplate import Nameplate
 
-Tensors = Mapping[str, torch.Tensor]
+if TYPE_CHECKING:  # a policy on the edge sees Observation through this module, where torch is not installed
+    import torch
+
+Tensors = Mapping[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Parameter:
     explorable: bool = False
 
 
-Snapshot = Mapping[str, torch.Tensor]
+Snapshot = Mapping[str, "torch.Tensor"]
 
 
 @runtime_checkable
