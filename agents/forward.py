@@ -114,8 +114,8 @@ class MlpWeights:
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             h = np.tanh(h @ np.asarray(weight, f32) + np.asarray(bias, f32))
         head = h @ np.asarray(self.weights[-1], f32) + np.asarray(self.biases[-1], f32)
-        commands: NDArray[np.float32] = np.clip(head, f32(-1), f32(1)) @ self.scale + self.offset
-        return commands
+        commands = np.clip(head, f32(-1), f32(1)) @ self.scale + self.offset
+        return np.asarray(commands, f32)
 
     def to_arrays(self) -> dict[str, Floats]:
         """Everything as named arrays, as ``numpy.savez`` takes them."""

@@ -1,1 +1,19 @@
-""""""
+"""What stands between every policy and every actuator."""
+
+from .decision import Code, Decision, InputState, Mode, Reason, ShieldState
+from .inputs import Guarded
+from .settings import ShieldSettings
+from .shield import Fallback, Shield
+
+__all__ = [
+    "Code",
+    "Decision",
+    "Fallback",
+    "Guarded",
+    "InputState",
+    "Mode",
+    "Reason",
+    "Shield",
+    "ShieldSettings",
+    "ShieldState",
+]

@@ -1,0 +1,109 @@
+"""What the shield answers: the commands to send, and a reason for each change."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...envs.plant import Arrays
+
+BoolArrays = Mapping[str, NDArray[np.bool_]]
+IntArrays = Mapping[str, NDArray[np.int64]]
+
+
+class Code(enum.StrEnum):
+    """Why something was changed; stands in journals, metrics and tables."""
+
+    INPUT_MISSING = "input_missing"
+    INPUT_TYPE = "input_type"
+    INPUT_SHAPE = "input_shape"
+    INPUT_NOT_FINITE = "input_not_finite"
+    INPUT_RANGE = "input_range"
+    INPUT_STALE = "input_stale"
+    INPUT_FUTURE = "input_future"
+    INPUT_BAD_QUALITY = "input_bad_quality"
+    INPUT_OUT_OF_ORDER = "input_out_of_order"
+    INPUT_FROZEN = "input_frozen"
+    INPUT_LOST = "input_lost"
+    COMMAND_MISSING = "command_missing"
+    COMMAND_TYPE = "command_type"
+    COMMAND_SHAPE = "command_shape"
+    COMMAND_NOT_FINITE = "command_not_finite"
+    COMMAND_RANGE = "command_range"
+    COMMAND_RATE = "command_rate"
+    COMMAND_LEVEL = "command_level"
+    POLICY_LATE = "policy_late"
+    POLICY_RAISED = "policy_raised"
+    POLICY_TRIPPED = "policy_tripped"
+    HAND_BACK = "hand_back"
+    VERIFICATION_FAILED = "verification_failed"
+    SHIELD_FAILED = "shield_failed"
+
+
+class Mode(enum.StrEnum):
+    """Who decided for an asset this period."""
+
+    POLICY = "policy"
+    SUBSTITUTED = "substituted"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One change. ``asset`` is ``group/asset``; ``signal`` is empty where a whole asset is meant.
+
+    For an input, ``asked`` is what the plant sent and ``sent`` what the policy sees instead; for a command, what the
+    policy proposed and what goes out. ``limit`` is the bound that decided, in the signal's unit, or None.
+    """
+
+    asset: str
+    signal: str
+    code: Code
+    asked: float | None = None
+    sent: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class InputState:
+    """What the input guard remembers, per measured signal ``[N, O]``.
+
+    ``good``: last accepted value; ``ever``: whether there was one; ``source_time_s``: its time at the source;
+    ``bad_count``: periods since; ``same_count``: readings in a row with an unchanged value; ``sequence``: the
+    newest accepted reading.
+    """
+
+    good: Arrays
+    ever: BoolArrays
+    source_time_s: Arrays
+    bad_count: IntArrays
+    same_count: IntArrays
+    sequence: int | None = None
+
+
+@dataclass(frozen=True)
+class ShieldState:
+    """All that the shield remembers between two calls.
+
+    ``applied[g]``: ``[N, A]``, the commands that the plant last accepted; ``time_s``: when, None before the first;
+    ``confirmed``: False while it is unknown whether the last write arrived.
+    """
+
+    applied: Arrays
+    inputs: InputState
+    time_s: float | None = None
+    confirmed: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``commands[g]``: ``[N, A]``, safe to send; ``mode`` by agent name ``group/asset``."""
+
+    commands: Arrays
+    reasons: tuple[Reason, ...]
+    mode: Mapping[str, Mode]
+    state: ShieldState

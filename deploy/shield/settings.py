@@ -1,0 +1,20 @@
+"""What an engineer may set about the shield; limits themselves come from the site's constraints."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ...envs.configuration import Strict
+
+
+class ShieldSettings(Strict):
+    """Tolerances of the input guard, in control periods where times scale with the site."""
+
+    max_age_periods: PositiveFloat = Field(default=2.5, description="a value older than this is stale")
+    max_future_s: NonNegativeFloat = Field(default=0.5, description="a value this far ahead of the clock is refused")
+    hold_periods: NonNegativeInt = Field(
+        default=2, description="periods that a bad value is replaced by the last good one"
+    )
+    frozen_after_periods: dict[str, PositiveInt] = Field(
+        default_factory=dict, description="signal name: equal readings in a row after which it counts as stuck"
+    )
