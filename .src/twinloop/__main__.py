@@ -1,15 +1,153 @@
-"""``python -m twinloop`` and the ``twinloop`` command."""
+"""``python -m twinloop`` and the ``twinloop`` command: a table of subcommands, each imported only when chosen.
+
+A command's module offers ``configure(parser) -> None``, which adds its arguments, description and epilog, and
+``run(arguments) -> int``, which returns the exit status.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinloop import __version__
+
+EXIT_OK = 0
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
-def main() -> int:
-    """Hand over to the command line; imported here so that importing twinloop stays cheap."""
-    from twinloop.deploy.cli import run
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its module, its line in ``twinloop --help``, and the extra that installs all it needs."""
 
-    return run(sys.argv[1:])
+    module: str
+    summary: str
+    extra: str
+
+
+COMMANDS = {
+    "sites": Command("twinloop.envs.commands.sites", "list the sites, or one site's signals, tasks and layouts", "wind"),
+    "train": Command("twinloop.training.commands.train", "train policies on a twin, or resume a run", "train"),
+    "evaluate": Command("twinloop.training.commands.evaluate", "measure a policy on the twin or on a plant", "train"),
+    "bench": Command("twinloop.training.commands.bench", "run a benchmark and print its figure", "all"),
+    "commission": Command("twinloop.deploy.commands.commission", "start an emulated plant behind its server", "opcua"),
+    "run": Command("twinloop.deploy.commands.run", "run a policy artifact on a plant, through the shield", "edge"),
+    "demo": Command("twinloop.training.commands.demo", "close the loop on a wind farm, in minutes", "all"),
+}
+
+PACKAGE_EXTRAS = {
+    "asyncua": ("opcua",),
+    "floris": ("wind",),
+    "gymnasium": ("twin", "train"),
+    "matplotlib": ("train",),
+    "onnx": ("train",),
+    "onnxruntime": ("edge", "train"),
+    "pettingzoo": ("twin", "train"),
+    "psutil": ("train",),
+    "ray": ("ray",),
+    "scipy": ("wind",),
+    "stable_baselines3": ("sb3",),
+    "tensorboard": ("train",),
+    "torch": ("twin", "train"),
+}
+"""Extras of pyproject.toml that install an import package."""
+
+OVERVIEW = """\
+usage: twinloop COMMAND [options]
+
+Closes the loop between a digital twin and the machines it mirrors: agents learn in the twin, are proved on an
+independent plant, and act through a safety shield.
+
+commands:
+{commands}
+
+options:
+  -h, --help     show this page
+  --version      show the version
+
+`twinloop COMMAND --help` explains a command. Start with `twinloop demo`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; ``argv`` is what follows the program's name. Returns the exit status.
+
+    0: done; 2: an error that the message explains; 130: stopped by Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(), end="")
+        return EXIT_OK
+    if words[0] == "--version":
+        print(f"twinloop {__version__}")
+        return EXIT_OK
+    try:
+        return _dispatch(words[0], words[1:])
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`twinloop sites | head`); point stdout elsewhere, or the interpreter's own flush fails too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def overview() -> str:
+    """Text of ``twinloop --help``."""
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:<{width}}     {command.summary}" for name, command in COMMANDS.items())
+    return OVERVIEW.format(commands="\n".join(lines))
+
+
+def _dispatch(name: str, words: list[str]) -> int:
+    from twinloop.envs.errors import MissingExtraError, TwinloopError, nearest
+
+    if name not in COMMANDS:
+        print(
+            f"error: {name!r} is not a command of twinloop; commands: {', '.join(COMMANDS)}{nearest(name, COMMANDS)}",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
+    command = COMMANDS[name]
+    try:
+        try:
+            return _run(name, command, words)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            extra = extra_of(package, command.extra)
+            if extra is None:
+                raise
+            raise MissingExtraError(package, extra, f"twinloop {name}") from error
+    except TwinloopError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _run(name: str, command: Command, words: list[str]) -> int:
+    module = importlib.import_module(command.module)
+    parser = argparse.ArgumentParser(
+        prog=f"twinloop {name}",
+        description=command.summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    status = module.run(parser.parse_args(words))
+    sys.stdout.flush()  # a broken pipe shows here, where it is handled
+    return int(status)
+
+
+def extra_of(package: str, preferred: str) -> str | None:
+    """Extra that installs ``package``: ``preferred`` if it does, else the smallest; None for a package of no extra."""
+    extras = PACKAGE_EXTRAS.get(package)
+    if extras is None:
+        return None
+    return preferred if preferred in (*extras, "all") else extras[0]
 
 
 if __name__ == "__main__":
