@@ -111,14 +111,34 @@ class WindFarmConfig(Strict):
 
 
 class FlorisPlantConfig(Strict):
-    """The emulated farm: FLORIS with its own inflow, wake travel, drives and sensors (see plant.py)."""
+    """The emulated farm: FLORIS with its own inflow, wake travel, drives and sensors (see plant.py).
+
+    Limits of the equipment (yaw rate, yaw duty) are the site's, in ``dynamics``; what is here may differ from the twin.
+    """
 
     kind: Literal["floris"] = "floris"
-    series: str = Field("day", description="name of a shipped wind series, or the path of a CSV")
+    series: str = Field(
+        "day", description="a shipped wind series, the path of a CSV, or 'constant' (middle of inflow's ranges)"
+    )
     start_s: float = Field(0.0, ge=0, description="seconds into the series")
-    seed: int = 0
+    seed: int = Field(0, ge=0, description="of gusts, sensor noise, biases, dropouts and outages")
+    gust_share: float = Field(
+        0.25, ge=0, le=1, description="share of the turbulence that the whole farm feels as gusts"
+    )
+    direction_gust_deg: float = Field(
+        1.5, ge=0, description="standard deviation of direction inside the series' samples"
+    )
+    wake_speed_ratio: float = Field(0.9, gt=0.2, le=1.2, description="speed of a wake over that of the free wind")
+    n_age_classes: PositiveInt = Field(
+        8, description="past instants that FLORIS solves in a period; exact from N turbines on"
+    )
+    yaw_deadband_deg: float = Field(2.0, ge=0, description="the drive starts above this error, and stops at zero")
+    vane_filter_s: float = Field(45.0, ge=0, description="low-pass of the yaw controller on its own vane")
+    power_lag_s: float = Field(8.0, ge=0)
     wind_speed_noise_pu: float = Field(0.02, ge=0)
     vane_noise_deg: float = Field(1.5, ge=0)
     vane_bias_deg: float = Field(1.0, ge=0, description="standard deviation of each vane's constant error")
     power_noise_pu: float = Field(0.005, ge=0)
     dropout_pu: float = Field(0.0, ge=0, le=1, description="share of readings that come with bad quality")
+    outage_rate_per_day: float = Field(0.0, ge=0, description="mean number of outages a turbine and day")
+    outage_duration_s: PositiveFloat = 3600.0
