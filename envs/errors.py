@@ -10,6 +10,7 @@
     ├── NumericalError          a NaN or infinity, with replica, asset and signal
     ├── ArtifactError           a policy artifact that is damaged or does not fit
     ├── PlantError              a plant that cannot be reached, or refuses
+    ├── JournalError            a journal that cannot be written, so that nothing may be sent
     └── RunError                a run folder that cannot be used or resumed
 
 Every message says where, what came, what is allowed and what to do.
@@ -65,6 +66,10 @@ class ArtifactError(TwinloopError):
 
 class PlantError(TwinloopError):
     """A plant that cannot be reached, or refuses."""
+
+
+class JournalError(TwinloopError):
+    """A journal that cannot be written, so that nothing may be sent."""
 
 
 class RunError(TwinloopError):

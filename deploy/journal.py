@@ -1,0 +1,167 @@
+"""The append-only journal: one row a decision, each row bound to the one before by SHA-256.
+
+A row is one line of JSON in a SQLite table, committed to disk (WAL, ``synchronous=FULL``) before anything is sent to
+the plant. The chain shows any change, deletion or reordering of rows. It cannot show that rows at the end are
+missing; keep the head that :func:`verify` and the runtime's summary print, and give it to :func:`verify`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ..envs.errors import JournalError
+
+GENESIS = "0" * 64
+"""What the first row names as the hash before it."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal (
+    sequence INTEGER PRIMARY KEY,
+    body     TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash     TEXT NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON journal
+BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON journal
+BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+"""
+_LAST = "SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"
+
+
+class Journal:
+    """Appends records to ``path``, which is made at the first append and continued if it exists."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._connection: sqlite3.Connection | None = None
+
+    def append(self, record: Mapping[str, Any]) -> str:
+        """Write one record to disk and return its hash; raises :class:`JournalError` unless it is safely there."""
+        try:
+            body = json.dumps(plain(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
+            connection = self._open()
+            with connection:  # commits, or rolls back on whatever exception
+                connection.execute("BEGIN IMMEDIATE")
+                last = connection.execute(_LAST).fetchone()
+                sequence, previous = (int(last[0]) + 1, str(last[1])) if last else (1, GENESIS)
+                digest = _digest(sequence, previous, body)
+                connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, body, previous, digest))
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant without "
+                "a record: free disk space, or give a journal that can be written"
+            ) from error
+        return digest
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file; the journal can be appended to again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.executescript(_SCHEMA)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+
+@dataclass(frozen=True)
+class JournalReport:
+    """What :func:`verify` found. ``problems`` is empty for a sound journal; ``ended`` says that its last row is an end."""
+
+    rows: int
+    head: str
+    ended: bool
+    problems: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.problems
+
+
+def verify(path: Path, head: str | None = None) -> JournalReport:
+    """Recompute the chain of a journal. With ``head``, the hash kept elsewhere, missing rows at the end show too.
+
+    Raises :class:`JournalError` if there is no such file; damage is reported, not raised.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise JournalError(f"{path}: no such journal; `twinloop run --journal` writes one")
+    rows, previous, body, problems = 0, GENESIS, "", []
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            query = "SELECT sequence, body, previous, hash FROM journal ORDER BY sequence"
+            for sequence, body, before, digest in connection.execute(query):
+                rows += 1
+                if sequence != rows:
+                    problems.append(f"row {rows}: numbered {sequence}; a row is missing or moved")
+                    rows = sequence
+                if before != previous:
+                    problems.append(f"row {sequence}: does not follow the row before it")
+                if _digest(sequence, before, body) != digest:
+                    problems.append(f"row {sequence}: its content does not match its hash")
+                previous = digest
+    except (sqlite3.Error, TypeError, AttributeError) as error:
+        problems.append(f"unreadable after row {rows} ({error})")
+    if head is not None and head != previous:
+        problems.append(f"ends at {previous}, expected {head}; rows at the end are missing or were added")
+    return JournalReport(rows, previous, _is_end(body), tuple(problems))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All records of a journal, oldest first."""
+    with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return [json.loads(body) for (body,) in connection.execute("SELECT body FROM journal ORDER BY sequence")]
+
+
+def plain(value: Any) -> Any:
+    """JSON types only. Arrays become lists; NaN and infinities become text, because JSON has no number for them."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):  # before str: NaN is a float that JSON cannot hold
+        return float(value) if math.isfinite(value) else repr(float(value))
+    return value if value is None or isinstance(value, (bool, int, str)) else repr(value)
+
+
+def _digest(sequence: int, previous: str, body: str) -> str:
+    return hashlib.sha256(f"{sequence}\n{previous}\n{body}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_end(body: str) -> bool:
+    try:
+        return bool(json.loads(body)["kind"] == "end")
+    except (ValueError, KeyError, TypeError):
+        return False
