@@ -1,0 +1,286 @@
+"""Optimal yaw offsets of a farm, found by FLORIS, as a table over direction, speed and turbulence.
+
+Method: serial-refine (Fleming, Stanley, Bay, King, Simley, Doekemeijer & Mudafort 2022, "Serial-Refine method for
+fast wake-steering yaw optimization", J. Phys.: Conf. Ser. 2265 032109) as shipped with FLORIS, and after it, where
+asked, a coordinate search with ever smaller steps, because serial-refine stops on a coarse grid. Every condition
+of the table is optimised in the same batched FLORIS call.
+
+Cost, measured on one 2.5 GHz core: about 0.03 CPU s a condition for 7 turbines (passes 5, 4), growing with the
+square of the number of turbines: 20 CPU s for one condition of 32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigurationError, TwinloopError
+
+if TYPE_CHECKING:
+    from .config import WindFarmConfig
+
+FloatArray = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+"""Called with (conditions done, conditions in all)."""
+
+INDUSTRIAL_BOUNDS_DEG = (-25.0, 25.0)
+FULL_CIRCLE_DEG = 360.0
+_CONDITIONS_PER_CALL = 48
+_POLISH_STEPS_DEG = (2.0, 1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class YawTable:
+    """Offsets in FLORIS' sign over a regular grid.
+
+    ``directions_deg`` ``[D]``, ``speeds_mps`` ``[S]`` and ``turbulence_pu`` ``[T]`` ascend; ``offsets_deg`` is ``[D, S, T, N]``;
+    ``baseline_kw`` and ``optimum_kw`` are the farm's power with zero and with these offsets, ``[D, S, T]``.
+    """
+
+    directions_deg: FloatArray
+    speeds_mps: FloatArray
+    turbulence_pu: FloatArray
+    offsets_deg: FloatArray
+    baseline_kw: FloatArray
+    optimum_kw: FloatArray
+    bounds_deg: tuple[float, float]
+    method: str
+    cpu_s: float
+
+    @property
+    def n_turbines(self) -> int:
+        return int(self.offsets_deg.shape[-1])
+
+    @property
+    def is_full_circle(self) -> bool:
+        """True when the directions close around the compass."""
+        d = self.directions_deg
+        return len(d) > 2 and bool(np.isclose(d[-1] + (d[1] - d[0]), d[0] + FULL_CIRCLE_DEG))
+
+    def gain_pu(self) -> FloatArray:
+        """Gain over zero offsets, ``[D, S, T]``; zero where the farm stands still."""
+        still = self.baseline_kw <= 0
+        return np.where(still, 0.0, self.optimum_kw / np.where(still, 1.0, self.baseline_kw) - 1.0)
+
+    def look_up(self, direction_deg: FloatArray, speed_mps: FloatArray, turbulence_pu: FloatArray) -> FloatArray:
+        """Offsets ``[B, N]``, linear between the grid's points, for arrays ``[B]``.
+
+        Speed and turbulence are held at the table's ends; a direction outside the table's sector gets zero.
+        """
+        i, j, u, inside = self._direction_cell(direction_deg)
+        s0, s1, v = _cell(self.speeds_mps, speed_mps)
+        t0, t1, w = _cell(self.turbulence_pu, turbulence_pu)
+        result = np.zeros((len(direction_deg), self.n_turbines))
+        for index, share in ((i, 1 - u), (j, u)):
+            for s, share_s in ((s0, 1 - v), (s1, v)):
+                for t, share_t in ((t0, 1 - w), (t1, w)):
+                    result += (share * share_s * share_t)[:, None] * self.offsets_deg[index, s, t]
+        result[~inside] = 0.0
+        return result
+
+    def _direction_cell(
+        self, direction_deg: FloatArray
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray, NDArray[np.bool_]]:
+        grid = self.directions_deg
+        beyond_first = np.mod(direction_deg - grid[0], FULL_CIRCLE_DEG)
+        if self.is_full_circle:
+            step = grid[1] - grid[0]
+            low = np.minimum((beyond_first / step).astype(np.intp), len(grid) - 1)
+            share = beyond_first / step - low
+            return low, (low + 1) % len(grid), share, np.ones(len(direction_deg), dtype=bool)
+        inside = beyond_first <= grid[-1] - grid[0]
+        low, high, share = _cell(grid - grid[0], beyond_first)
+        return low, high, share, inside
+
+    def save(self, path: Path, key: str = "") -> None:
+        """Write the table as one ``.npz``; ``key`` says what it was made for."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                key=key,
+                directions_deg=self.directions_deg,
+                speeds_mps=self.speeds_mps,
+                turbulence_pu=self.turbulence_pu,
+                offsets_deg=self.offsets_deg,
+                baseline_kw=self.baseline_kw,
+                optimum_kw=self.optimum_kw,
+                bounds_deg=np.array(self.bounds_deg),
+                method=self.method,
+                cpu_s=self.cpu_s,
+            )
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: Path, key: str | None = None) -> YawTable | None:
+        """Read a table; None when the file is absent or was made for another ``key``."""
+        if not path.exists():
+            return None
+        try:
+            with np.load(path) as data:
+                if key is not None and str(data["key"]) != key:
+                    return None
+                low, high = (float(v) for v in data["bounds_deg"])
+                return YawTable(
+                    **{name: np.asarray(data[name], dtype=np.float64) for name in _ARRAYS},
+                    bounds_deg=(low, high),
+                    method=str(data["method"]),
+                    cpu_s=float(data["cpu_s"]),
+                )
+        except (OSError, KeyError, ValueError) as error:
+            raise TwinloopError(f"{path}: not a yaw table ({error}); delete it and let it be built again") from error
+
+
+_ARRAYS = ("directions_deg", "speeds_mps", "turbulence_pu", "offsets_deg", "baseline_kw", "optimum_kw")
+
+
+def _cell(grid: FloatArray, value: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+    """Lower and upper index and the share of the upper one, ``[B]`` each, clamped to the grid."""
+    if len(grid) == 1:
+        zero = np.zeros(len(value), dtype=np.intp)
+        return zero, zero, np.zeros(len(value))
+    clamped = np.clip(value, grid[0], grid[-1])
+    low = np.clip(np.searchsorted(grid, clamped, side="right") - 1, 0, len(grid) - 2)
+    share = (clamped - grid[low]) / (grid[low + 1] - grid[low])
+    return low, low + 1, share
+
+
+def build_table(
+    config: WindFarmConfig,
+    directions_deg: Sequence[float] | FloatArray,
+    speeds_mps: Sequence[float] | FloatArray,
+    turbulence_pu: Sequence[float] | FloatArray = (0.06,),
+    bounds_deg: tuple[float, float] = INDUSTRIAL_BOUNDS_DEG,
+    passes: tuple[int, ...] = (5, 4),
+    polish: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> YawTable:
+    """Optimise the farm of ``config`` over a grid of conditions with FLORIS.
+
+    ``passes`` is serial-refine's ``Ny_passes``; the bounds are industrial practice (FLORIS' own default, 0 to 25,
+    misses every optimum with a negative offset). With ``cache`` a finished table is kept there, and read when it was
+    made for the same farm and grid. Raises :class:`ConfigurationError` for an empty or unordered grid.
+    """
+    from .floris_model import build_model
+
+    grids = [_grid(name, v) for name, v in zip(("directions_deg", "speeds_mps", "turbulence_pu"),
+                                               (directions_deg, speeds_mps, turbulence_pu), strict=True)]  # fmt: skip
+    key = _key(config, grids, bounds_deg, passes, polish)
+    if cache is not None and (found := YawTable.load(cache, key)) is not None:
+        return found
+    started_s = time.process_time()
+    shape = tuple(len(g) for g in grids)
+    conditions = np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1).reshape(-1, 3)
+    parts: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+    for start in range(0, len(conditions), _CONDITIONS_PER_CALL):
+        part = conditions[start : start + _CONDITIONS_PER_CALL]
+        model = build_model(config, wind_directions=part[:, 0], wind_speeds=part[:, 1], turbulence=part[:, 2])
+        offsets, baseline_kw, optimum_kw = optimise(model, bounds_deg, passes)
+        if polish:
+            offsets, optimum_kw = refine(model, offsets, bounds_deg)
+        parts.append((offsets, baseline_kw, optimum_kw))
+        if progress is not None:
+            progress(min(start + _CONDITIONS_PER_CALL, len(conditions)), len(conditions))
+    offsets, baseline_kw, optimum_kw = (np.concatenate([p[k] for p in parts]) for k in range(3))
+    table = YawTable(
+        directions_deg=grids[0],
+        speeds_mps=grids[1],
+        turbulence_pu=grids[2],
+        offsets_deg=offsets.reshape(*shape, -1),
+        baseline_kw=baseline_kw.reshape(shape),
+        optimum_kw=optimum_kw.reshape(shape),
+        bounds_deg=bounds_deg,
+        method=f"FLORIS serial-refine, passes {list(passes)}" + (", polished to 0.25 deg" if polish else ""),
+        cpu_s=time.process_time() - started_s,
+    )
+    if cache is not None:
+        table.save(cache, key)
+    return table
+
+
+def optimise(
+    model: Any, bounds_deg: tuple[float, float], passes: tuple[int, ...] = (5, 4)
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Serial-refine on every condition that ``model`` (a FLORIS model) is set to.
+
+    Returns offsets ``[conditions, N]`` in deg, and the farm's power without and with them, ``[conditions]`` in kW.
+    """
+    from floris.optimization.yaw_optimization.yaw_optimizer_sr import YawOptimizationSR
+
+    low, high = bounds_deg
+    optimizer = YawOptimizationSR(model, minimum_yaw_angle=low, maximum_yaw_angle=high, Ny_passes=list(passes))
+    found = optimizer.optimize(print_progress=False)
+    offsets = np.vstack([np.asarray(row, dtype=np.float64) for row in found["yaw_angles_opt"]])
+    baseline_kw = np.array(found["farm_power_baseline"], dtype=np.float64) / 1e3
+    return offsets, baseline_kw, np.array(found["farm_power_opt"], dtype=np.float64) / 1e3
+
+
+def refine(model: Any, offsets_deg: FloatArray, bounds_deg: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+    """Coordinate search from ``offsets_deg`` ``[conditions, N]``, turbine by turbine from upstream, halving the step.
+
+    Returns the better offsets and the farm's power with them in kW; never worse than where it starts.
+    """
+    best = np.array(offsets_deg, dtype=np.float64)
+    best_kw = farm_power_kw(model, best)
+    direction = np.deg2rad(np.asarray(model.wind_directions, dtype=np.float64) - 270.0)
+    along = np.cos(direction)[:, None] * model.layout_x - np.sin(direction)[:, None] * model.layout_y
+    order = np.argsort(along, axis=1)
+    rows = np.arange(len(best))
+    for step_deg in _POLISH_STEPS_DEG:
+        for depth in range(best.shape[1]):
+            for sign in (1.0, -1.0):
+                trial = best.copy()
+                column = order[:, depth]
+                trial[rows, column] = np.clip(trial[rows, column] + sign * step_deg, *bounds_deg)
+                trial_kw = farm_power_kw(model, trial)
+                better = trial_kw > best_kw
+                best[better], best_kw[better] = trial[better], trial_kw[better]
+    return best, best_kw
+
+
+def farm_power_kw(model: Any, offsets_deg: FloatArray) -> FloatArray:
+    """Farm power by FLORIS for offsets ``[conditions, N]`` in deg; ``[conditions]`` in kW."""
+    model.set_operation(yaw_angles=np.asarray(offsets_deg, dtype=np.float64))
+    model.run()
+    return np.asarray(model.get_turbine_powers(), dtype=np.float64).sum(axis=1) / 1e3
+
+
+def _grid(name: str, values: Sequence[float] | FloatArray) -> FloatArray:
+    grid = np.asarray(values, dtype=np.float64)
+    if grid.ndim != 1 or len(grid) == 0 or not np.isfinite(grid).all() or (np.diff(grid) <= 0).any():
+        raise ConfigurationError(f"{name}: {grid.tolist()} must be a list of finite, strictly ascending numbers")
+    return grid
+
+
+def _key(
+    config: WindFarmConfig,
+    grids: list[FloatArray],
+    bounds_deg: tuple[float, float],
+    passes: tuple[int, ...],
+    polish: bool,
+) -> str:
+    """Digest of all that decides a table's content."""
+    from importlib.metadata import version
+
+    made_of = {
+        "layout": config.layout.model_dump(),
+        "turbine": config.turbine,
+        "shear": config.inflow.shear_exponent,
+        "density": config.inflow.air_density_kgpm3,
+        "grids": [g.tolist() for g in grids],
+        "bounds": bounds_deg,
+        "passes": passes,
+        "polish": polish,
+        "floris": version("floris"),
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
