@@ -54,8 +54,10 @@ class Signal:
             raise NameplateError(
                 f"{where}: minimum {self.minimum} is not below maximum {self.maximum}; swap or widen them"
             )
-        if self.rate_limit_per_s is not None and not self.rate_limit_per_s > 0:
+        if self.rate_limit_per_s is not None and not 0 < self.rate_limit_per_s < math.inf:
             raise NameplateError(f"{where}: rate_limit_per_s {self.rate_limit_per_s} must be positive, or absent")
+        if self.levels is not None and not self.levels:
+            raise NameplateError(f"{where}: levels () are empty; list the allowed values, or leave levels absent")
         if self.levels is not None and not all(self.minimum <= v <= self.maximum for v in self.levels):
             raise NameplateError(f"{where}: levels {self.levels} leave the range [{self.minimum}, {self.maximum}]")
 
@@ -78,19 +80,39 @@ class Group:
 
     def __post_init__(self) -> None:
         where = f"group {self.name!r}"
+        if not self.name or "/" in self.name:
+            raise NameplateError(f"{where}: a group's name is a part of 'group/asset/signal', without '/'")
         if not self.assets:
             raise NameplateError(f"{where}: needs at least one asset")
+        for asset in self.assets:
+            if not asset or "/" in asset:
+                raise NameplateError(f"{where}: asset {asset!r}: a name is a part of 'group/asset/signal', without '/'")
         if len(set(self.assets)) != len(self.assets):
             raise NameplateError(f"{where}: asset names repeat; give each asset its own name")
         for kind in ("measured", "commanded", "hidden", "statics"):
             names = [s.name for s in getattr(self, kind)]
             if len(set(names)) != len(names):
                 raise NameplateError(f"{where}: {kind} names repeat: {names}")
-        shape = (len(self.static_values), len(self.static_values[0]) if self.static_values else 0)
-        if self.static_values and shape != (len(self.assets), len(self.statics)):
+        for s in self.commanded:
+            if not s.minimum <= s.neutral <= s.maximum:
+                raise NameplateError(
+                    f"{where}: commanded {s.name!r}: neutral {s.neutral} leaves the range [{s.minimum}, {s.maximum}]"
+                )
+        if self.static_values:
+            self._check_statics(where)
+
+    def _check_statics(self, where: str) -> None:
+        shape = (len(self.static_values), *{len(row) for row in self.static_values})
+        if shape != (len(self.assets), len(self.statics)):
             raise NameplateError(
                 f"{where}: static_values is {shape}, expected {(len(self.assets), len(self.statics))} (assets, statics)"
             )
+        for asset, row in zip(self.assets, self.static_values, strict=True):
+            for s, value in zip(self.statics, row, strict=True):
+                if not s.minimum <= value <= s.maximum:
+                    raise NameplateError(
+                        f"{where}: static_values of {asset!r}: {s.name} {value} leaves [{s.minimum}, {s.maximum}]"
+                    )
 
     @property
     def n_assets(self) -> int:
@@ -162,29 +184,35 @@ class Nameplate:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Nameplate:
-        """Inverse of :meth:`to_dict`; accepts the lists that JSON makes of tuples."""
+        """Inverse of :meth:`to_dict`; accepts the lists that JSON makes of tuples.
+
+        Raises :class:`NameplateError` for data that is no nameplate.
+        """
 
         def signals(rows: list[dict[str, Any]]) -> tuple[Signal, ...]:
             return tuple(Signal(**{**r, "levels": tuple(r["levels"]) if r.get("levels") else None}) for r in rows)
 
-        return Nameplate(
-            site=data["site"],
-            period_s=data["period_s"],
-            description=data.get("description", ""),
-            labels=dict(data.get("labels", {})),
-            groups=tuple(
-                Group(
-                    name=g["name"],
-                    assets=tuple(g["assets"]),
-                    measured=signals(g["measured"]),
-                    commanded=signals(g["commanded"]),
-                    hidden=signals(g["hidden"]),
-                    statics=signals(g["statics"]),
-                    static_values=tuple(tuple(float(v) for v in row) for row in g["static_values"]),
-                )
-                for g in data["groups"]
-            ),
-        )
+        try:
+            return Nameplate(
+                site=data["site"],
+                period_s=data["period_s"],
+                description=data.get("description", ""),
+                labels=dict(data.get("labels", {})),
+                groups=tuple(
+                    Group(
+                        name=g["name"],
+                        assets=tuple(g["assets"]),
+                        measured=signals(g["measured"]),
+                        commanded=signals(g["commanded"]),
+                        hidden=signals(g["hidden"]),
+                        statics=signals(g["statics"]),
+                        static_values=tuple(tuple(float(v) for v in row) for row in g["static_values"]),
+                    )
+                    for g in data["groups"]
+                ),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NameplateError(f"not a nameplate: {type(error).__name__} {error}; write it with to_dict") from error
 
     @property
     def hash(self) -> str:
@@ -213,9 +241,7 @@ class Nameplate:
                 found.append(f"{name}: assets {list(a.assets)} here, {list(b.assets)} there")
             elif a.static_values != b.static_values:
                 moved = [
-                    asset
-                    for asset, p, q in zip(a.assets, a.static_values, b.static_values, strict=True)
-                    if p != q
+                    asset for asset, p, q in zip(a.assets, a.static_values, b.static_values, strict=True) if p != q
                 ]
                 found.append(f"{name}: statics differ for {', '.join(moved)}")
         if not interface_only:
@@ -241,4 +267,13 @@ def _signal_differences(group: str, kind: str, ours: tuple[Signal, ...], theirs:
 
 
 def _digest(data: object) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_canonical(data), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _canonical(data: Any) -> Any:
+    """Write equal numbers alike, 1 as 1.0 and -0.0 as 0.0, so that equal nameplates have one hash."""
+    if isinstance(data, Mapping):
+        return {key: _canonical(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_canonical(value) for value in data]
+    return float(data) + 0.0 if isinstance(data, int | float) and not isinstance(data, bool) else data
