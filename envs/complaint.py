@@ -127,7 +127,14 @@ def _described(annotation: Any) -> str:
     choices = _choices(annotation)
     if choices:
         return f"one of {', '.join(map(str, choices))}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list", list: "a list"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        tuple: "a list",
+        list: "a list",
+    }
     return " or ".join(dict.fromkeys(words.get(get_origin(m) or m, "a value") for m in _members(annotation)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -187,8 +187,6 @@ def _source(sources: Mapping[Keys, str], keys: Keys, top: str) -> str:
 class _Loader(yaml.SafeLoader):
     """A safe loader that also notes keys that come twice in one mapping."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.repeated: list[tuple[str, int]] = []
@@ -202,7 +200,6 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
-
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Decimal, or hexadecimal after 0x: a leading zero makes no octal number here."""
         text = str(self.construct_scalar(node))
@@ -212,12 +209,11 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """A safe dumper that quotes what :class:`_Loader` would not read as text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 # The core schema of YAML 1.2.2, section 10.3.2: tag, pattern, first characters.
 for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {}
     for _tag, _pattern, _first in (
         ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
         ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),

@@ -31,7 +31,9 @@ class Command:
 
 
 COMMANDS = {
-    "sites": Command("twinloop.envs.commands.sites", "list the sites, or one site's signals, tasks and layouts", "wind"),
+    "sites": Command(
+        "twinloop.envs.commands.sites", "list the sites, or one site's signals, tasks and layouts", "wind"
+    ),
     "train": Command("twinloop.training.commands.train", "train policies on a twin, or resume a run", "train"),
     "evaluate": Command("twinloop.training.commands.evaluate", "measure a policy on the twin or on a plant", "train"),
     "bench": Command("twinloop.training.commands.bench", "run a benchmark and print its figure", "all"),
