@@ -60,8 +60,8 @@ class Journal:
                 connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, body, previous, digest))
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             raise JournalError(
-                f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant without "
-                "a record: free disk space, or give a journal that can be written"
+                f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant "
+                "without a record: free disk space, or give a journal that can be written"
             ) from error
         return digest
 
@@ -96,7 +96,7 @@ class Journal:
 
 @dataclass(frozen=True)
 class JournalReport:
-    """What :func:`verify` found. ``problems`` is empty for a sound journal; ``ended`` says that its last row is an end."""
+    """What :func:`verify` found: no ``problems`` in a sound journal; ``ended`` when its last row is an end."""
 
     rows: int
     head: str

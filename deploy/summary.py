@@ -1,0 +1,93 @@
+"""What a run amounts to: counts, latencies, energy, and how it ended."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..envs.nameplate import Nameplate
+from ..envs.plant import Arrays
+from .shield import Decision, Mode
+
+POWER_SIGNAL, POWER_UNIT = "power_kw", "kW"
+_N_LATENCIES = 100_000
+
+
+class Ending(enum.StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    PLANT_LOST = "plant lost"
+    JOURNAL_LOST = "journal lost"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """``interventions``: reasons counted by code; ``fallback_periods``: periods with an asset on its fallback;
+    ``rejected_periods``: periods in which the plant accepted something else than was sent; latencies: from reading to
+    the journal, without the plant's own time; ``energy_kwh``: None where no ``power_kw`` is measured; ``handed_back``:
+    whether every asset was left at its neutral command; ``journal_head``: hash of the last row.
+    """
+
+    ending: Ending
+    periods: int
+    interventions: Mapping[str, int]
+    fallback_periods: int
+    substituted_periods: int
+    rejected_periods: int
+    plant_errors: int
+    tripped: bool
+    handed_back: bool
+    latency_p50_ms: float
+    latency_p99_ms: float
+    energy_kwh: float | None
+    journal_head: str
+    detail: str = ""
+
+
+class Tally:
+    """Counts while a run goes on; memory stays bounded however long it does."""
+
+    def __init__(self, nameplate: Nameplate) -> None:
+        self.periods = 0
+        self.rejected_periods = 0
+        self.fallback_periods = 0
+        self.substituted_periods = 0
+        self.interventions: Counter[str] = Counter()
+        self._latencies_ms: list[float] = []
+        self._hours = nameplate.period_s / 3600.0
+        self._power_columns = {
+            g.name: k
+            for g in nameplate.groups
+            for k, s in enumerate(g.measured)
+            if s.name == POWER_SIGNAL and s.unit == POWER_UNIT
+        }
+        self._energy_kwh = 0.0
+
+    @property
+    def energy_kwh(self) -> float | None:
+        return self._energy_kwh if self._power_columns else None
+
+    def count(self, decision: Decision, values: Arrays, latency_ms: float) -> None:
+        """Add one period; ``values`` are guarded measurements ``[N, O]`` per group."""
+        self.periods += 1
+        self.interventions.update(r.code.value for r in decision.reasons)
+        modes = decision.mode.values()
+        self.fallback_periods += Mode.FALLBACK in modes
+        self.substituted_periods += Mode.SUBSTITUTED in modes
+        if len(self._latencies_ms) < _N_LATENCIES:
+            self._latencies_ms.append(latency_ms)
+        else:
+            self._latencies_ms[self.periods % _N_LATENCIES] = latency_ms
+        for name, column in self._power_columns.items():
+            self._energy_kwh += float(np.sum(values[name][:, column])) * self._hours
+
+    def latency_ms(self, percentile: float) -> float:
+        """Percentile of the latest latencies, 0 before the first."""
+        return float(np.percentile(self._latencies_ms, percentile)) if self._latencies_ms else 0.0
