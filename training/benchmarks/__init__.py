@@ -1,0 +1,1 @@
+"""Benchmarks: commands that print one figure each, with what it is measured against."""

@@ -1,0 +1,1 @@
+"""Subcommands of ``twinloop`` that train."""

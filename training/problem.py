@@ -1,0 +1,91 @@
+"""What is to be learnt: a site, a task and how assets see, ready to be built in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel
+
+from ..agents.actor import CommandScale
+from ..agents.own_signals import OwnSignalsEncoder
+from ..envs.encoder import Encoder
+from ..envs.errors import ConfigurationError, nearest
+from ..envs.nameplate import Nameplate
+from ..envs.registry import Site, load_site
+
+if TYPE_CHECKING:
+    from ..envs.task import Task
+    from ..envs.twin import Twin
+    from .configuration import TrainConfiguration
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A picklable recipe: every process builds its own twin, task and encoders from it."""
+
+    site: Site
+    site_config: BaseModel
+    task_name: str
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    encoder_name: str | None = None
+    encoder_settings: Mapping[str, Any] = field(default_factory=dict)
+    controlled: Mapping[str, tuple[str, ...]] | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+
+    @staticmethod
+    def of(config: TrainConfiguration, site: Site | None = None) -> Problem:
+        """The problem of a run; ``site`` replaces the registry's."""
+        return Problem(
+            site=site or load_site(getattr(config.site, "kind", "")),
+            site_config=config.site,
+            task_name=config.task.name,
+            task_options=config.task.options,
+            encoder_name=config.encoder.name if config.encoder else None,
+            encoder_settings=config.encoder.settings if config.encoder else {},
+            controlled=config.learner.controlled,
+            dtype=config.dtype,
+            device=config.device,
+        )
+
+    def nameplate(self) -> Nameplate:
+        return self.site.nameplate(self.site_config)
+
+    def twin(self, n_replicas: int) -> Twin:
+        import torch
+
+        return self.site.twin(self.site_config, n_replicas, self.device, getattr(torch, self.dtype))
+
+    def task(self) -> Task:
+        return self.site.task(self.task_name, self.site_config, self.task_options)
+
+    def scales(self, nameplate: Nameplate) -> dict[str, CommandScale]:
+        """The controlled commands of each group that learns; raises ConfigurationError for unknown names."""
+        if self.controlled is None:
+            return {g.name: CommandScale.of(g, None) for g in nameplate.groups}
+        names = [g.name for g in nameplate.groups]
+        for name in self.controlled:
+            if name not in names:
+                raise ConfigurationError(
+                    f"learner.controlled: site {nameplate.site!r} has no group {name!r}; it has {', '.join(names)}"
+                    f"{nearest(name, names)}"
+                )
+        scales = {
+            g.name: CommandScale.of(g, self.controlled[g.name]) for g in nameplate.groups if g.name in self.controlled
+        }
+        if not scales:
+            raise ConfigurationError(f"learner.controlled: names no group; groups here: {', '.join(names)}")
+        return scales
+
+    def encoders(self, nameplate: Nameplate) -> dict[str, Encoder]:
+        """One encoder a group that learns: the site's where it serves the group, else the asset's own signals."""
+        chosen: dict[str, Encoder] = {}
+        if self.encoder_name is not None:
+            encoder = self.site.encoder(self.encoder_name, nameplate, self.encoder_settings)
+            chosen[encoder.group] = encoder
+        return {
+            name: chosen[name] if name in chosen else OwnSignalsEncoder(nameplate, name)
+            for name in self.scales(nameplate)
+        }

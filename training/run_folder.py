@@ -1,0 +1,99 @@
+"""The folder of one run.
+
+config.yaml     the resolved configuration; ``twinloop train config.yaml`` repeats the run
+versions.json   Python, packages, machine
+seeds.json      the run's seed and what is derived from it
+metrics.jsonl   one line an iteration
+tensorboard/    the same figures for TensorBoard
+checkpoints/    see checkpoint.py
+artifact/       the trained policy, once the run has ended
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..envs.configuration import dump, load
+from ..envs.errors import RunError
+from .checkpoint import CheckpointStore
+from .configuration import TrainConfiguration, training_model
+from .seeds import row_seeds
+
+PACKAGES = ("twinloop", "numpy", "torch", "ray", "pydantic", "onnx", "onnxruntime", "floris")
+
+
+class RunFolder:
+    """Paths and bookkeeping of a run; nothing is written before :meth:`create`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.artifact = self.path / "artifact"
+
+    @staticmethod
+    def named(parent: Path, name: str) -> RunFolder:
+        """``parent/<name>-<UTC stamp>``; a number follows where two runs begin in one second."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path, number = Path(parent) / f"{name}-{stamp}", 2
+        while path.exists():
+            path, number = Path(parent) / f"{name}-{stamp}-{number}", number + 1
+        return RunFolder(path)
+
+    def create(self, config: TrainConfiguration) -> None:
+        """Write what is known before the first iteration; raises RunError for a folder in use."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            hint = f"resume it with: twinloop train --resume {self.path}, or " if self.config_file.exists() else ""
+            raise RunError(f"{self.path}: is not empty; {hint}choose a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config_file.write_text(dump(config), encoding="utf-8")
+        self._write_json("versions.json", versions())
+        rows = row_seeds(config.seed, torch.arange(config.rollout.replicas))
+        self._write_json("seeds.json", {"run": config.seed, "rows": [int(s) for s in rows]})
+
+    def configuration(self) -> TrainConfiguration:
+        """The resolved configuration; raises RunError where there is no run."""
+        if not self.config_file.is_file():
+            raise RunError(f"{self.path}: no run folder, it has no config.yaml; give one that `twinloop train` made")
+        return load(self.config_file, training_model(self.config_file))
+
+    def checkpoints(self, keep: int) -> CheckpointStore:
+        return CheckpointStore(self.path / "checkpoints", keep)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl; a last line that a crash cut short is left out."""
+        rows: list[dict[str, Any]] = []
+        if self.metrics_file.is_file():
+            for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop the metrics of iterations that a resumed run is about to repeat."""
+        kept = [row for row in self.metrics() if row["iteration"] <= iteration]
+        self.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def _write_json(self, name: str, data: object) -> None:
+        (self.path / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run depends on, and the machine."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,36 @@
+"""Every random number of a run as a hash of the run's seed and of what it is for: no generator is carried along."""
+
+from __future__ import annotations
+
+import torch
+
+from ..envs.noise import bits
+
+_ROW, _EPISODE, _SHUFFLE, _INITIAL = 101, 102, 103, 104
+ACTION_STREAM = 1000
+_POSITIVE = 0x7FFFFFFFFFFFFFFF
+
+
+def row_seeds(run_seed: int, replicas: torch.Tensor) -> torch.Tensor:
+    """Seeds ``[B]`` of replicas ``[B]`` of a run: their action noise and, with a number, their episodes."""
+    return bits(torch.full_like(replicas, run_seed), replicas, _ROW, 1)[:, 0] & _POSITIVE
+
+
+def episode_seeds(row_seed: torch.Tensor, episode: torch.Tensor) -> torch.Tensor:
+    """Twin seeds ``[B]`` of the ``episode``-th reset ``[B]`` of rows."""
+    return bits(row_seed, episode, _EPISODE, 1)[:, 0] & _POSITIVE
+
+
+def shuffle_generator(run_seed: int, iteration: int) -> torch.Generator:
+    """Generator of an iteration's minibatches."""
+    return _generator(run_seed, iteration, _SHUFFLE)
+
+
+def initial_generator(run_seed: int, group: int) -> torch.Generator:
+    """Generator of a group's initial weights."""
+    return _generator(run_seed, group, _INITIAL)
+
+
+def _generator(run_seed: int, number: int, stream: int) -> torch.Generator:
+    seed = bits(torch.tensor([run_seed]), torch.tensor([number]), stream, 1) & _POSITIVE
+    return torch.Generator().manual_seed(int(seed))
