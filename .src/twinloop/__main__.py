@@ -82,14 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done; 2: an error that the message explains; 130: stopped by Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(overview(), end="")
-        return EXIT_OK
-    if words[0] == "--version":
-        print(f"twinloop {__version__}")
-        return EXIT_OK
     try:
-        return _dispatch(words[0], words[1:])
+        status = _start(words)
+        sys.stdout.flush()  # a broken pipe shows here, where it is handled
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -97,6 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader left (`twinloop sites | head`); point stdout elsewhere, or the interpreter's own flush fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    return status
+
+
+def _start(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(), end="")
+        return EXIT_OK
+    if words[0] == "--version":
+        print(f"twinloop {__version__}")
+        return EXIT_OK
+    return _dispatch(words[0], words[1:])
 
 
 def overview() -> str:
@@ -139,9 +145,7 @@ def _run(name: str, command: Command, words: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    status = module.run(parser.parse_args(words))
-    sys.stdout.flush()  # a broken pipe shows here, where it is handled
-    return int(status)
+    return int(module.run(parser.parse_args(words)))
 
 
 def extra_of(package: str, preferred: str) -> str | None:
