@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
-
-import torch
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .twin import Readings, Tensors
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
