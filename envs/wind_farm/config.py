@@ -95,6 +95,8 @@ class Dynamics(Strict):
     pitch_rate_degps: PositiveFloat = 8.0
     outage_rate_per_day: float = Field(0.0, ge=0)
     outage_duration_s: PositiveFloat = 3600.0
+    aligned_refresh_s: PositiveFloat = Field(60.0, description="how often the hidden aligned power is solved anew")
+    floris_rounding: bool = Field(False, description="repeat FLORIS' rounding of abreast turbines; for referee tests")
 
 
 class WindFarmConfig(Strict):
@@ -104,6 +106,7 @@ class WindFarmConfig(Strict):
     name: str = "wind_farm"
     layout: Layout = NamedLayout()
     turbine: str = Field("nrel_5MW", description="a turbine of FLORIS' library, or the path of a turbine YAML")
+    other_turbines: tuple[str, ...] = Field((), description="further types; each episode draws one type for its farm")
     dt_s: PositiveFloat = 10.0
     inflow: Inflow = Inflow()
     sensors: Sensors = Sensors()
@@ -142,3 +145,5 @@ class FlorisPlantConfig(Strict):
     dropout_pu: float = Field(0.0, ge=0, le=1, description="share of readings that come with bad quality")
     outage_rate_per_day: float = Field(0.0, ge=0, description="mean number of outages a turbine and day")
     outage_duration_s: PositiveFloat = 3600.0
+    aligned_refresh_s: PositiveFloat = Field(60.0, description="how often the hidden aligned power is solved anew")
+    floris_rounding: bool = Field(False, description="repeat FLORIS' rounding of abreast turbines; for referee tests")

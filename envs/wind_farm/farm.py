@@ -65,7 +65,9 @@ def turbine_statics(turbine: Turbine) -> tuple[float, float, float]:
     return turbine.rotor_diameter_m, turbine.hub_height_m, turbine.rated_power_kw
 
 
-def draw_layouts(layout: RandomLayout, seeds: torch.Tensor, rotor_diameter_m: float) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_layouts(
+    layout: RandomLayout, seeds: torch.Tensor, rotor_diameter_m: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one farm a seed: positions ``[R, n_max, 2]`` in metres, float64, and presence ``[R, n_max]``.
 
     A farm is the first n cells of a sheared, jittered lattice turned by a random angle. Neighbouring rows and

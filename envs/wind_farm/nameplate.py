@@ -36,6 +36,7 @@ HIDDEN = (
     Signal("load_flap_pu", "pu", 0.0, 20.0, "flapwise damage-equivalent load, relative to the aligned turbine at 8 m/s"),
     Signal("load_tower_pu", "pu", 0.0, 20.0, "tower fore-aft damage-equivalent load, likewise"),
     Signal("yaw_travel_deg", "deg", 0.0, 1e9, "yaw travel since the reset"),
+    Signal("aligned_power_kw", "kW", 0.0, 30000.0, "steady power here if every turbine of the farm were aligned"),
 )
 COMMANDED = (
     Signal(
