@@ -77,6 +77,8 @@ def _reason(detail: ErrorDetails, keys: tuple[Any, ...], annotation: Any) -> tup
     if kind == "extra_forbidden":
         # The walk stops at the model that has no such key.
         allowed = _keys_of(models)
+        if not allowed:
+            return "unknown key", "remove it"
         return "unknown key", f"keys here: {', '.join(allowed)}{nearest_key(str(keys[-1]), allowed)}"
     if kind == "missing":
         return "missing", f"give {_described(annotation)}"
@@ -154,8 +156,11 @@ def _walk(model: type[BaseModel], location: Sequence[int | str], data: Any) -> t
             continue
         if part == "[key]":
             continue
-        if annotation is None and not _holds(data, part):
-            continue
+        if annotation in (None, Any, BaseModel):
+            # The model does not say what is here (its validator does): what the data holds are keys, the rest labels.
+            annotation = None
+            if not _holds(data, part):
+                continue
         keys.append(part)
         below = _child(members[0] if len(members) == 1 else None, part)
         if below is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):

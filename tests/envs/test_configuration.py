@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BaseModel, Field, PositiveInt, SerializeAsAny, field_validator, model_validator
 
 from twinloop.envs.configuration import Strict, dump, load, load_mapping, validate
 from twinloop.envs.errors import ConfigurationError
@@ -258,6 +258,30 @@ def test_unknown_keys_inside_unions_are_listed_for_the_member_that_was_meant() -
     assert "f.yaml: value.x: unknown key; keys here: kind, lr, clip" in lines
     assert any(line.startswith("f.yaml: loose.q: unknown key; keys here: kind, lr, clip") for line in lines)
     assert "f.yaml: named.a.lr: 'high'; must be a number" in lines
+
+
+class Open(Strict):
+    site: SerializeAsAny[BaseModel]
+
+    @field_validator("site", mode="before")
+    @classmethod
+    def _site(cls, value: dict[str, Any]) -> BaseModel:
+        return WindFarmConfig.model_validate(value)
+
+
+def test_keys_below_a_field_that_its_own_validator_reads_are_named_in_full(write: Write) -> None:
+    path = write("open.yaml", "site: {layout: {kind: named, nmae: x}, inflow: {shear_exponent: 2}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, Open)
+    assert str(caught.value).splitlines() == [
+        f"{path}: site.layout.nmae: unknown key; remove it",
+        f"{path}: site.inflow.shear_exponent: 2; must be less than or equal to 0.6",
+    ]
+
+
+def test_a_field_of_any_model_is_dumped_in_full(write: Write) -> None:
+    site = WindFarmConfig(turbine="iea_15MW")
+    assert load(write("open.yaml", dump(Open(site=site))), Open).site == site
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20)
