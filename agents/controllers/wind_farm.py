@@ -14,7 +14,7 @@ from ...envs.errors import ContractError
 from ...envs.nameplate import Nameplate
 from ...envs.twin import Observation
 from ...envs.wind_farm.nameplate import GROUP
-from ...envs.wind_farm.yaw_optimum import YawTable
+from ...envs.wind_farm.yaw_table import YawTable
 from ..policy import Commands, Memory
 from .reference import NeutralPolicy, neutral_commands
 
@@ -73,7 +73,8 @@ class LookUpTable:
         """Memory of ``n_rows`` new rows.
 
         ``wind`` ``[B, 4]``: filtered cosine and sine of the direction, speed, turbulence; ``begun`` ``[B]``: 1 once
-        wind was seen; ``target_deg`` and ``offset_deg`` ``[B, N]``: what the table asked for last, and what was commanded.
+        wind was seen; ``target_deg`` and ``offset_deg`` ``[B, N]``: what the table asked for last, and what was
+        commanded.
         """
         n = self._nameplate.group(GROUP).n_assets
         return {

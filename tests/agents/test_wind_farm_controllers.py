@@ -15,7 +15,8 @@ from twinloop.envs.twin import Observation
 from twinloop.envs.wind_farm.config import NamedLayout, WindFarmConfig
 from twinloop.envs.wind_farm.farm import farm_nameplate
 from twinloop.envs.wind_farm.nameplate import GROUP, MEASURED
-from twinloop.envs.wind_farm.yaw_optimum import YawTable, build_table
+from twinloop.envs.wind_farm.yaw_optimum import build_table
+from twinloop.envs.wind_farm.yaw_table import YawTable
 
 NAMES = [s.name for s in MEASURED]
 
