@@ -45,7 +45,7 @@ class TwinVecEnv(VecEnv):
     ``terminal_observation``, from which SB3 bootstraps. Costs of the last step are in :attr:`costs`, ``[B, N]`` each.
 
     Stable-Baselines3 has no mask: a slot without an asset shows zeros (or, without encoder, the end of its range
-    nearest to zero) and gets zero reward, and is learnt from all the same. Prefer sites with as many assets in every episode.
+    nearest to zero) and gets zero reward, and is learnt from all the same; better keep the number of assets fixed.
 
     Raises :class:`~twinloop.envs.errors.NameplateError` for a site of several groups, which one policy can't serve.
     """
@@ -147,7 +147,7 @@ class TwinVecEnv(VecEnv):
     def _observe(
         self, readings: Readings, memory: Mapping[str, Any] | None, rows: NDArray[np.int64] | slice = _ALL
     ) -> tuple[Float32, Mapping[str, Any]]:
-        """Observations ``[rows, N, ...]`` and the encoder's memory; without ``memory`` the rows have just been reset."""
+        """Observations ``[rows, N, ...]`` and the encoder's memory; without ``memory`` the rows are new."""
         name = self._group.name
         if self.encoder is None:
             return self._view.groups(readings)[name][rows], {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from twinloop.deploy.shield import Code, Decision, Mode, Shield, ShieldSettings, ShieldState
 from twinloop.deploy.shield.verification import Verifier
-from twinloop.envs.constraint import RangeConstraint, RateConstraint, constraints_of
+from twinloop.envs.constraint import Constraint, RangeConstraint, RateConstraint, constraints_of
 from twinloop.envs.errors import ConfigurationError, NameplateError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
 from twinloop.envs.plant import Quality, Telemetry
@@ -51,7 +51,8 @@ def with_value(field: str, value: float, asset: int = 1, signal: int = POWER) ->
     good = reading()
     table = np.array(getattr(good, field)[GROUP], dtype=np.float64)
     table[asset, signal] = value
-    return dataclasses.replace(good, **{field: {GROUP: table}})
+    changed: dict[str, Any] = {field: {GROUP: table}}
+    return dataclasses.replace(good, **changed)
 
 
 def commands(yaw_deg: Any = 0.0, limit_pu: Any = 1.0) -> dict[str, Floats]:
@@ -485,7 +486,8 @@ def test_a_filter_with_damaged_limits_is_stopped_by_the_second_look(field: str) 
     state = warm(shield)
     damaged = {"lower": -1e9, "upper": 1e9, "rate": np.inf}[field]
     limits = dataclasses.replace(shield._limits[GROUP], rate=np.full(2, np.inf))
-    shield._limits[GROUP] = dataclasses.replace(limits, **{field: np.full(2, damaged)})
+    changed: dict[str, Any] = {field: np.full(2, damaged)}
+    shield._limits[GROUP] = dataclasses.replace(limits, **changed)
     decision = shield.filter(reading(), commands(-80.0 if field == "lower" else 80.0), NOW_S, state)
     assert_safe(decision, state.applied[GROUP])
     assert Code.VERIFICATION_FAILED in codes(decision)
@@ -523,7 +525,7 @@ def test_a_declaration_that_cannot_be_kept_is_refused_at_the_start(
 
 
 def test_extra_constraints_tighten_the_nameplate_and_never_widen_it() -> None:
-    extra = [
+    extra: list[Constraint] = [
         RangeConstraint(GROUP, "yaw_offset_deg", -90.0, 5.0, "deg"),
         RateConstraint(GROUP, "yaw_offset_deg", 9.0, "deg"),
     ]
