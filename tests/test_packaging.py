@@ -16,7 +16,6 @@ from twinloop import __version__
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("envs", "agents", "training", "deploy")
 TOP_FILES = ("__init__.py", "__main__.py", "py.typed")
-NOT_SHIPPED = ("__pycache__", ".pyc")
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +41,14 @@ def shipped(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def tracked_or_new(folder: str) -> set[str]:
-    """Files of a folder that git has or would take."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+def files_of(folder: str) -> set[str]:
+    """Files of a folder of the tree, without caches."""
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(ROOT).as_posix() for path in found}
 
 
 def test_the_wheel_made_from_the_sdist_holds_every_file_of_the_tree_and_nothing_else(shipped: set[str]) -> None:
-    expected = {f"twinloop/{name}" for folder in FOLDERS for name in tracked_or_new(folder)}
+    expected = {f"twinloop/{name}" for folder in FOLDERS for name in files_of(folder)}
     expected |= {f"twinloop/{name}" for name in TOP_FILES}
     assert {name for name in shipped if ".dist-info/" not in name} == expected
 
@@ -68,8 +64,8 @@ def test_the_sdist_holds_what_a_packager_needs(dist: Path) -> None:
     assert not [member.name for member in members if member.issym()]
     names = {member.name.partition("/")[2] for member in members}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "constraints.txt", "PKG-INFO"} <= names
-    assert tracked_or_new("tests") <= names
-    assert tracked_or_new("configs") <= names
+    assert files_of("tests") <= names
+    assert files_of("configs") <= names
 
 
 def test_the_metadata_name_license_version_and_extras(wheel: Path) -> None:
