@@ -1,1 +1,1 @@
-""""""
+"""How policies come about and are judged: runs, rollouts, evaluation, benchmarks."""
