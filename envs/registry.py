@@ -61,7 +61,8 @@ def load_site(name: str) -> Site:
         )
     site = announced[name].load()
     if not isinstance(site, Site):
-        raise ContractError(f"entry point {name!r} in {ENTRY_POINT_GROUP} gives {type(site).__name__}, which is no Site")
+        kind = type(site).__name__
+        raise ContractError(f"entry point {name!r} in {ENTRY_POINT_GROUP} gives {kind}, which is no Site")
     return site
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """``reward[g]``: ``[B, N]``; ``costs[name]``: ``[B, N]``, never folded into the reward; ``terminated``: ``[B]`` bool."""
+    """Scores of one step.
+
+    ``reward[g]``: ``[B, N]``; ``costs[name]``: ``[B, N]``, never folded into the reward; ``terminated``: ``[B]`` bool.
+    """
 
     reward: Tensors
     terminated: torch.Tensor
