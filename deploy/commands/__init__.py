@@ -1,0 +1,1 @@
+"""Subcommands of ``twinloop`` for the operator's side."""

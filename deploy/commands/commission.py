@@ -1,0 +1,111 @@
+"""``twinloop commission``: an emulated plant behind its OPC UA server."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from ...envs.errors import ConfigurationError
+from ...envs.nameplate import Nameplate
+from ...envs.plant_file import load_plant_file
+from ..drivers import opcua_address as address
+
+DESCRIPTION = """\
+Start the plant of a YAML file behind an OPC UA server, print its address space, and serve until Ctrl-C.
+
+Measured variables are read-only. Commanded ones can be written within their limits; NaN and values out of range are
+refused with BadOutOfRange. After three periods without a client, commands go back to neutral and the equipment is on
+its own control. The server is anonymous and not encrypted: leave it on the loopback.
+"""
+EPILOG = """\
+examples:
+  twinloop commission configs/wind_farm/plant_ablaincourt.yaml
+  twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed 60 --set plant.seed=7
+  twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.add_argument("config", metavar="CONFIG.yaml", help="the plant's file, with the keys site and plant")
+    parser.add_argument(
+        "--endpoint",
+        default=address.DEFAULT_ENDPOINT,
+        help="where to serve, default %(default)s; port 0 takes a free one",
+    )
+    parser.add_argument(
+        "--speed",
+        default="1",
+        help="plant seconds per second, default 1; 'stepped': as fast as a client calls Site.Step",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a value of the file, such as plant.seed=3; may be repeated",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C; returns the exit status."""
+    speed = parse_speed(arguments.speed)
+    site, site_config, plant_config = load_plant_file(arguments.config, arguments.overrides)
+    # Here, not above: --help and a wrong file need neither asyncua nor the simulator.
+    from ..drivers.opcua_server import OpcUaPlantServer
+
+    # asyncua logs a trace for each client that leaves in a hurry; our own messages still show.
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    plant = site.plant(site_config, plant_config)
+    server = OpcUaPlantServer(plant, arguments.endpoint, speed=speed)
+    try:
+        server.start()
+        print(describe(plant.nameplate, server.endpoint, speed), flush=True)
+        while not server.wait(0.5):
+            pass  # short waits, so that Ctrl-C is heard
+    except KeyboardInterrupt:
+        print("\nstopping; clients are disconnected", flush=True)
+    finally:
+        server.stop()
+        plant.close()
+    return 0
+
+
+def parse_speed(text: str) -> float | None:
+    """None for ``stepped``, else a positive number; raises :class:`ConfigurationError`."""
+    if text == "stepped":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.0 < speed < float("inf"):
+        raise ConfigurationError(f"--speed: {text!r}; give a positive number such as 1 or 60, or 'stepped'")
+    return speed
+
+
+def describe(nameplate: Nameplate, endpoint: str, speed: float | None) -> str:
+    """Endpoint and address space as text: all variables of each group's first asset, and the names of the others."""
+    pace = "stepped by its clients" if speed is None else f"at {speed:g} x real time"
+    lines = [
+        f"plant      {nameplate.site}: {nameplate.description}",
+        f"endpoint   {endpoint}",
+        f"pace       {pace}, control period {nameplate.period_s:g} s",
+        f"namespace  {address.NAMESPACE_URI}; site nodes: {address.NAMEPLATE}, {address.CLOCK}, {address.HEARTBEAT}, "
+        f"{address.CLIENT_HEARTBEAT}, {address.WATCHDOG}, {address.STEP}()",
+    ]
+    everything = (*address.points(nameplate, "measured"), *address.points(nameplate, "commanded"))
+    width = max(len(point.node) for point in everything)
+    for group in nameplate.groups:
+        lines.append(f"\n{group.name}: {', '.join(group.assets)}; variables of {group.assets[0]}:")
+        for point in everything:
+            if point.group == group.name and point.row == 0:
+                signal = point.signal
+                access = "write" if point.kind == "commanded" else "read "
+                span = f"[{signal.minimum:g}, {signal.maximum:g}] {signal.unit}"
+                lines.append(f"  {access}  s={point.node:<{width}}  {span:<22} {signal.description}")
+    lines.append("\nserving; stop with Ctrl-C")
+    return "\n".join(lines)

@@ -1,0 +1,379 @@
+"""Any plant behind an OPC UA server.
+
+Measured nodes are read-only. Commanded nodes can be written within their limits: NaN, values out of range and
+unknown levels are refused with ``BadOutOfRange``, item by item, before anything is stored. A watchdog gives the
+equipment back to its own control when its client falls silent.
+
+The server has no security of its own (anonymous, no encryption): bind it to the loopback or to a network you trust.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import errno
+import json
+import logging
+import math
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+from asyncua import ua as _typed_ua
+from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.address_space import AddressSpace, AttributeService
+from asyncua.server.server import Server
+
+from ...envs.errors import PlantError
+from ...envs.nameplate import Signal
+from ...envs.plant import Plant, Quality
+from . import opcua_address as address
+from .opcua_address import Point
+
+ua: Any = _typed_ua  # asyncua annotates with OPC UA's types, and takes and gives Python's
+_logger = logging.getLogger(__name__)
+
+_STATUS = {
+    Quality.GOOD: ua.StatusCodes.Good,
+    Quality.UNCERTAIN: ua.StatusCodes.Uncertain,
+    Quality.BAD: ua.StatusCodes.Bad,
+}
+_START_TIMEOUT_S = 30.0
+
+
+class OpcUaPlantServer:
+    """Serves ``plant`` at ``endpoint`` from a thread of its own; ``start`` and ``stop``, or a ``with`` block.
+
+    ``speed``: emulated seconds per second of wall time, or None for *stepped*, where the plant goes on only when a
+    client calls the method ``Site.Step``. After ``watchdog_periods`` periods without a client's write or heartbeat, all
+    commands go to neutral. The port 0 takes a free port; ``endpoint`` then says which. The plant stays the caller's:
+    ``stop`` does not close it.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        endpoint: str = address.DEFAULT_ENDPOINT,
+        *,
+        speed: float | None = 1.0,
+        watchdog_periods: int = 3,
+    ) -> None:
+        self.endpoint = endpoint
+        self._plant = plant
+        self._nameplate = plant.nameplate
+        self._measured = address.points(self._nameplate, "measured")
+        self._commanded = address.points(self._nameplate, "commanded")
+        self._wall_period_s = 0.0 if speed is None else self._nameplate.period_s / speed
+        self._watchdog_periods = watchdog_periods
+        self._silent_periods = 0
+        self._tripped = False
+        self._heartbeat = 0
+        self._failure: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+
+    def start(self) -> None:
+        """Return when clients can connect; raises :class:`PlantError` for a port that is taken."""
+        self.endpoint = _free_endpoint(self.endpoint)
+        self._failure = None
+        self._ready.clear()
+        self._thread = threading.Thread(target=self._run, name="opcua-server", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(_START_TIMEOUT_S) or self._failure is not None:
+            failure, self._thread = self._failure, None
+            raise PlantError(f"OPC UA server {self.endpoint}: could not start: {failure!r}") from failure
+
+    def stop(self) -> None:
+        """Disconnect clients and free the port; does nothing when not started."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if self._loop is not None and self._stopping is not None and thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        thread.join(_START_TIMEOUT_S)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait while the server runs; True when it has ended, raising what ended it."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+            if thread.is_alive():
+                return False
+        if self._failure is not None:
+            raise PlantError(f"OPC UA server {self.endpoint}: ended: {self._failure!r}") from self._failure
+        return True
+
+    def __enter__(self) -> OpcUaPlantServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:  # noqa: BLE001  # reported by start or wait, in the caller's thread
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._turn = asyncio.Lock()
+        server = self._server = Server()
+        await server.init()
+        server.set_endpoint(self.endpoint)
+        server.set_server_name(f"twinloop plant {self._nameplate.site}")
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        server.set_identity_tokens([ua.AnonymousIdentityToken])
+        server.allow_remote_admin(False)
+        self._index = await server.register_namespace(address.NAMESPACE_URI)
+        await self._build()
+        server.iserver.attribute_service = _LimitedWrites(server.iserver.aspace, self._judge)
+        await self._publish()
+        async with server:
+            self._ready.set()
+            if self._wall_period_s > 0:
+                await self._keep_time()
+            else:
+                await self._stopping.wait()
+            async with self._turn:
+                pass  # a period that has begun comes to its end
+
+    def _node(self, name: str) -> Any:
+        return ua.NodeId(name, self._index)
+
+    async def _build(self) -> None:
+        """Make the nodes. Site level first, then a folder an asset."""
+        objects = self._server.nodes.objects
+        site = await objects.add_object(self._node(address.SITE), ua.QualifiedName(address.SITE, self._index))
+        text = json.dumps(self._nameplate.to_dict())
+        for name, value, kind in (
+            (address.NAMEPLATE, text, ua.VariantType.String),
+            (address.NAMEPLATE_HASH, self._nameplate.hash, ua.VariantType.String),
+            (address.CLOCK, float(self._plant.clock_s), ua.VariantType.Double),
+            (address.HEARTBEAT, 0, ua.VariantType.UInt32),
+            (address.CLIENT_HEARTBEAT, 0, ua.VariantType.UInt32),
+            (address.WALL_PERIOD, self._wall_period_s, ua.VariantType.Double),
+            (address.WATCHDOG, False, ua.VariantType.Boolean),
+        ):
+            short = name.removeprefix(f"{address.SITE}.")
+            node = await site.add_variable(self._node(name), ua.QualifiedName(short, self._index), value, kind)
+            if name == address.CLIENT_HEARTBEAT:
+                await node.set_writable()
+        await site.add_method(
+            self._node(address.STEP),
+            ua.QualifiedName("Step", self._index),
+            self._step,
+            [],
+            [ua.VariantType.Double],
+        )
+        farm = await objects.add_object(
+            self._node(self._nameplate.site), ua.QualifiedName(self._nameplate.site, self._index)
+        )
+        folders: dict[str, Any] = {}
+        neutral = {g.name: g.neutral() for g in self._nameplate.groups}
+        self._limits: dict[str, Signal] = {}
+        for point in (*self._measured, *self._commanded):
+            if point.asset not in folders:
+                folders[point.asset] = await farm.add_object(
+                    self._node(f"{self._nameplate.site}.{point.asset}"), ua.QualifiedName(point.asset, self._index)
+                )
+            start = float(neutral[point.group][point.column]) if point.kind == "commanded" else 0.0
+            await self._add_point(folders[point.asset], point, start)
+
+    async def _add_point(self, folder: Any, point: Point, start: float) -> None:
+        node = await folder.add_variable(
+            self._node(point.node), ua.QualifiedName(point.tag, self._index), start, ua.VariantType.Double
+        )
+        signal = point.signal
+        await node.add_property(
+            self._node(f"{point.node}.EURange"),
+            ua.QualifiedName("EURange", 0),
+            ua.Range(Low=signal.minimum, High=signal.maximum),
+        )
+        unit = ua.EUInformation(
+            NamespaceUri=address.UNITS_URI,
+            UnitId=address.unit_id(signal.unit),
+            DisplayName=ua.LocalizedText(signal.unit),
+            Description=ua.LocalizedText(signal.description),
+        )
+        await node.add_property(
+            self._node(f"{point.node}.EngineeringUnits"), ua.QualifiedName("EngineeringUnits", 0), unit
+        )
+        if point.kind == "commanded":
+            await node.set_writable()
+            self._limits[point.node] = signal
+
+    def _judge(self, node_id: Any, value: Any) -> int | None:
+        """Status to refuse a client's write with, or None to let it pass; any write says that the client lives."""
+        if node_id.NamespaceIndex != self._index:
+            return None
+        signal = self._limits.get(node_id.Identifier)
+        if signal is not None:
+            if value.StatusCode is not None and not value.StatusCode.is_good():
+                return int(ua.StatusCodes.BadWriteNotSupported)
+            number = value.Value.Value if value.Value is not None else None
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                return int(ua.StatusCodes.BadTypeMismatch)
+            fits = math.isfinite(number) and signal.minimum <= number <= signal.maximum
+            if not fits or (signal.levels is not None and number not in signal.levels):
+                return int(ua.StatusCodes.BadOutOfRange)
+        if signal is not None or node_id.Identifier == address.CLIENT_HEARTBEAT:
+            self._silent_periods = 0
+        return None
+
+    async def _keep_time(self) -> None:
+        assert self._loop is not None  # both are set before this runs; narrows the types
+        assert self._stopping is not None
+        due_s = self._loop.time() + self._wall_period_s
+        while True:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), max(due_s - self._loop.time(), 0.0))
+                return
+            except TimeoutError:
+                await self._advance()
+            # A late period is not made up for: the next one is a whole period later.
+            due_s = max(due_s + self._wall_period_s, self._loop.time())
+
+    async def _step(self, parent: Any) -> Any:
+        if self._wall_period_s > 0:
+            return ua.StatusCode(ua.StatusCodes.BadInvalidState)
+        if not await self._advance():
+            return ua.StatusCode(ua.StatusCodes.BadDeviceFailure)
+        return [ua.Variant(float(self._plant.clock_s), ua.VariantType.Double)]
+
+    async def _advance(self) -> bool:
+        """One period of the plant under the commands that the nodes hold; False when the plant failed."""
+        async with self._turn:
+            if self._silent_periods >= self._watchdog_periods:
+                await self._neutralise()
+            self._silent_periods += 1
+            if self._tripped and self._silent_periods == 1:
+                self._tripped = False
+            commands = {
+                g.name: np.empty((g.n_assets, len(g.commanded)), dtype=np.float64) for g in self._nameplate.groups
+            }
+            for point in self._commanded:
+                held: Any = self._server.read_attribute_value(self._node(point.node))
+                commands[point.group][point.row, point.column] = held.Value.Value
+            try:
+                # In a thread, so that clients are answered while the plant computes.
+                accepted = await asyncio.to_thread(self._plant.write, commands)
+                await asyncio.to_thread(self._plant.advance)
+            except Exception:
+                _logger.exception("the plant failed; its values are published as bad")
+                await self._publish(is_failed=True)
+                return False
+            for point in self._commanded:
+                value = float(accepted[point.group][point.row, point.column])
+                if value != commands[point.group][point.row, point.column]:
+                    await self._put(point.node, value)
+            self._heartbeat = (self._heartbeat + 1) % 2**32
+            await self._publish()
+            return True
+
+    async def _neutralise(self) -> None:
+        if self._tripped:
+            return
+        neutral = {g.name: g.neutral() for g in self._nameplate.groups}
+        for point in self._commanded:
+            await self._put(point.node, float(neutral[point.group][point.column]))
+        self._tripped = True
+        _logger.warning(
+            "no client for %d periods: commands are neutral, equipment is on its own control", self._silent_periods
+        )
+
+    async def _publish(self, is_failed: bool = False) -> None:
+        telemetry = self._plant.read()
+        for point in self._measured:
+            place = (point.row, point.column)
+            quality = Quality.BAD if is_failed else Quality(int(telemetry.quality[point.group][place]))
+            await self._put(
+                point.node,
+                float(telemetry.values[point.group][place]),
+                source_time_s=float(telemetry.source_time_s[point.group][place]),
+                quality=quality,
+            )
+        await self._put(address.CLOCK, float(self._plant.clock_s))
+        await self._put(address.WATCHDOG, self._tripped, ua.VariantType.Boolean)
+        await self._put(address.HEARTBEAT, self._heartbeat, ua.VariantType.UInt32)
+
+    async def _put(
+        self,
+        node: str,
+        value: float | bool,
+        variant: Any = ua.VariantType.Double,
+        *,
+        source_time_s: float | None = None,
+        quality: Quality = Quality.GOOD,
+    ) -> None:
+        """Store past the clients' checks. OPC 10000-4, 7.7.1: the value of a bad reading is null."""
+        moment = dt.datetime.fromtimestamp(self._plant.clock_s if source_time_s is None else source_time_s, tz=dt.UTC)
+        reading = ua.DataValue(
+            ua.Variant(value, variant),
+            StatusCode=ua.StatusCode(_STATUS[quality]),
+            SourceTimestamp=moment,
+            ServerTimestamp=dt.datetime.now(dt.UTC),
+        )
+        await self._server.write_attribute_value(self._node(node), reading)
+
+
+class _LimitedWrites(AttributeService):
+    """asyncua's write service with a verdict for each item before it; its own hooks can only fail a whole request."""
+
+    def __init__(self, aspace: AddressSpace, judge: Callable[[ua.NodeId, Any], int | None]) -> None:
+        super().__init__(aspace)
+        self._judge = judge
+
+    async def write(self, params: Any, user: User | None = None) -> list[Any]:
+        writer = User(role=UserRole.Admin) if user is None else user
+        results: list[Any] = []
+        for item in params.NodesToWrite:
+            verdict = None
+            if item.AttributeId == ua.AttributeIds.Value:
+                verdict = self._judge(item.NodeId, item.Value)
+                # A client's clock is not the source's: the time of a command is when it came.
+                stamped = dataclasses.replace(item.Value, SourceTimestamp=dt.datetime.now(dt.UTC))
+                item = dataclasses.replace(item, Value=stamped)
+            if verdict is not None:
+                results.append(ua.StatusCode(verdict))
+                continue
+            results += await super().write(ua.WriteParameters(NodesToWrite=[item]), writer)
+        return results
+
+
+def _free_endpoint(endpoint: str) -> str:
+    """The endpoint with port 0 replaced by a free one; raises :class:`PlantError` for a port that is taken."""
+    url = urlparse(endpoint)
+    if url.scheme != "opc.tcp" or url.hostname is None or url.port is None:
+        raise PlantError(
+            f"OPC UA endpoint {endpoint!r}: expected opc.tcp://host:port/name, such as {address.DEFAULT_ENDPOINT}"
+        )
+    family = socket.AF_INET6 if ":" in url.hostname else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does; a listening port still fails
+        try:
+            probe.bind((url.hostname, url.port))
+        except OSError as error:
+            remedy = (
+                "another program listens there; stop it, or give another port with --endpoint"
+                if error.errno == errno.EADDRINUSE
+                else "give an address of this machine and a port that you may use with --endpoint"
+            )
+            raise PlantError(
+                f"OPC UA server: port {url.port} of {url.hostname} can't be opened ({error.strerror}): {remedy}"
+            ) from error
+        port = probe.getsockname()[1]
+    host = f"[{url.hostname}]" if family == socket.AF_INET6 else url.hostname
+    return f"opc.tcp://{host}:{port}{url.path}"
