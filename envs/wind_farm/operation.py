@@ -160,14 +160,5 @@ def operate(
 
 def _own_upwash(tip: Tensor, spin: Tensor, rotor: Rotor) -> Tensor:
     """Rotor mean of the upward speed that a rotor's own vortices induce at itself; FLORIS drops downward parts."""
-    total = torch.zeros_like(tip)
-    for column in range(3):
-        y = rotor.column_offset_m[column] + rotor.epsilon_m
-        gauss = torch.exp(-y * y * rotor.inverse_core_squared)
-        for height in rotor.heights:
-            upwash = torch.zeros_like(tip)
-            for v in height.vortices:
-                kernel = v.strength * (1.0 - gauss * v.gauss) / (y * y + v.squared_m2)
-                upwash = upwash - y * kernel * (tip if v.is_tip else spin)
-            total = total + torch.clamp(upwash, min=0.0)
-    return total * (1.0 / 9.0)
+    upwash = tip * rotor.own_tip_upwash[:, None] + spin * rotor.own_spin_upwash[:, None]
+    return torch.clamp(upwash, min=0.0).mean(0)

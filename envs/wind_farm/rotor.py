@@ -19,26 +19,17 @@ _VON_KARMAN = 0.41
 
 
 @dataclass(frozen=True)
-class Vortex:
-    """One vortex as seen from one height: tip vortices scale with sin(yaw) cos(yaw), the spin does not.
+class Vortices:
+    """Vortices of one kind as seen from the three heights ``Z`` of the grid, each ``[Z, V, B]``.
 
     ``strength`` carries its sign and the shear at the blade tip; ``strength_height`` is that times the height
     above the vortex; ``gauss`` is exp(-(height / core)^2).
     """
 
-    is_tip: bool
     strength: Tensor
     strength_height: Tensor
     squared_m2: Tensor
     gauss: Tensor
-
-
-@dataclass(frozen=True)
-class Height:
-    """One row of grid points. ``mixing``, 1/m: the vortices fade as 1 / (1 + mixing * distance)."""
-
-    mixing: Tensor
-    vortices: tuple[Vortex, ...]
 
 
 @dataclass(frozen=True)
@@ -56,12 +47,20 @@ class Rotor:
     """Free speed below, at and above hub height over that at hub height."""
     mean_shear_factor: Tensor
     inverse_core_squared: Tensor
-    heights: tuple[Height, Height, Height]
+    mixing: Tensor
+    """``[Z, B]``, 1/m: vortices fade as 1 / (1 + mixing * distance)."""
+    tip: Vortices
+    """Two tip vortices and their mirrors below the ground; they scale with sin(yaw) cos(yaw)."""
+    spin: Vortices
+    """The wake's rotation and its mirror."""
     own_tip_lateral: Tensor
     """Rotor-mean lateral speed that a rotor's own tip vortices induce at itself, per unit tip circulation."""
     own_spin_lateral: Tensor
+    own_tip_upwash: Tensor
+    """``[9, B]``: upward speed at each grid point of the rotor itself, per unit tip circulation."""
+    own_spin_upwash: Tensor
     steering_tip: Tensor
-    """The same without ground mirrors: the divisor of the secondary steering."""
+    """Lateral speed without ground mirrors: the divisor of the secondary steering."""
     steering_spin: Tensor
 
 
@@ -78,28 +77,16 @@ def make_rotor(
     shear = tuple(((hub + dz) / hub) ** shear_exponent for dz in offsets)
     mean_shear = (shear[0] + shear[1] + shear[2]) / 3.0
     one = torch.ones_like(top)
-    places = (
-        (True, top, hub + radius),
-        (True, -bottom, hub - radius),
-        (False, one, hub),
-        (True, -top, -(hub + radius)),
-        (True, bottom, -(hub - radius)),
-        (False, -one, -hub),
-    )
-    heights = []
+    tips = ((top, hub + radius), (-bottom, hub - radius), (-top, -(hub + radius)), (bottom, radius - hub))
+    tip = _vortices(hub, offsets, core, tips)
+    spin = _vortices(hub, offsets, core, ((one, hub), (-one, -hub)))
+    mixing = []
     for dz in offsets:
         z = hub + dz
         length = _VON_KARMAN * z / (1.0 + _VON_KARMAN * z / (diameter_m / 8.0))
         slope = shear_exponent * z ** (shear_exponent - 1.0) / hub**shear_exponent
-        mixing = 4.0 * length * length * torch.abs(slope) / mean_shear / (core * core)
-        vortices = []
-        for is_tip, strength, centre in places:
-            above = z - centre + _EPSILON_M
-            vortices.append(
-                Vortex(is_tip, strength, strength * above, above * above, torch.exp(-(above * above) / (core * core)))
-            )
-        heights.append(Height(mixing, tuple(vortices)))
-    own = [_own_lateral(heights, columns, core, tip, mirrored) for mirrored in (True, False) for tip in (True, False)]
+        mixing.append(4.0 * length * length * torch.abs(slope) / mean_shear / (core * core))
+    y = columns + _EPSILON_M
     return Rotor(
         diameter_m=diameter_m,
         tip_speed_ratio=tip_speed_ratio,
@@ -109,24 +96,34 @@ def make_rotor(
         shear_factor=(shear[0], shear[1], shear[2]),
         mean_shear_factor=mean_shear,
         inverse_core_squared=1.0 / (core * core),
-        heights=(heights[0], heights[1], heights[2]),
-        own_tip_lateral=own[0],
-        own_spin_lateral=own[1],
-        steering_tip=own[2],
-        steering_spin=own[3],
+        mixing=torch.stack(mixing),
+        tip=tip,
+        spin=spin,
+        own_tip_lateral=_own(tip, y, core, 4, tip.strength_height).mean(0),
+        own_spin_lateral=_own(spin, y, core, 2, spin.strength_height).mean(0),
+        own_tip_upwash=_own(tip, y, core, 4, tip.strength) * -y.repeat(3, 1),
+        own_spin_upwash=_own(spin, y, core, 2, spin.strength) * -y.repeat(3, 1),
+        steering_tip=_own(tip, y, core, 2, tip.strength_height).mean(0),
+        steering_spin=_own(spin, y, core, 1, spin.strength_height).mean(0),
     )
 
 
-def _own_lateral(heights: list[Height], columns: Tensor, core: Tensor, tip: bool, mirrored: bool) -> Tensor:
-    """Mean over the nine points of the lateral speed per unit circulation over 2 pi, at the rotor itself."""
-    y = columns + _EPSILON_M
-    total = torch.zeros_like(core)
-    for height in heights:
-        for v in height.vortices if mirrored else height.vortices[:3]:
-            if v.is_tip == tip:
-                kernel = (1.0 - torch.exp(-y * y / (core * core)) * v.gauss) / (y * y + v.squared_m2)
-                total = total + (v.strength_height * kernel).sum(0)
-    return total / 9.0
+def _vortices(
+    hub: Tensor, offsets: tuple[Tensor, ...], core: Tensor, places: tuple[tuple[Tensor, Tensor], ...]
+) -> Vortices:
+    """Vortices of the given strengths at the given heights above ground."""
+    above = torch.stack([torch.stack([hub + dz - centre + _EPSILON_M for _, centre in places]) for dz in offsets])
+    strength = torch.stack([value for value, _ in places]).expand_as(above)
+    squared = above * above
+    return Vortices(strength, strength * above, squared, torch.exp(-squared / (core * core)))
+
+
+def _own(vortices: Vortices, y: Tensor, core: Tensor, count: int, weight: Tensor) -> Tensor:
+    """Sum of weighted kernels of the first ``count`` vortices at the nine points of the rotor itself, ``[9, B]``."""
+    squared = (y * y)[None, None]
+    kernel = 1.0 - torch.exp(-squared / (core * core)) * vortices.gauss[:, :count, None]
+    kernel = kernel / (squared + vortices.squared_m2[:, :count, None])
+    return (weight[:, :count, None] * kernel).sum(1).reshape(9, -1)
 
 
 def cast(rotor: Rotor, dtype: torch.dtype, rows: slice | None = None) -> Rotor:
@@ -137,8 +134,8 @@ def cast(rotor: Rotor, dtype: torch.dtype, rows: slice | None = None) -> Rotor:
             return (value if rows is None else value[..., rows]).to(dtype)
         if isinstance(value, tuple):
             return tuple(of(v) for v in value)
-        if isinstance(value, Height | Vortex):
-            return type(value)(**{k: of(v) for k, v in vars(value).items()})
+        if isinstance(value, Vortices):
+            return Vortices(**{k: of(v) for k, v in vars(value).items()})
         return value
 
     fields = {name: of(value) for name, value in vars(rotor).items()}

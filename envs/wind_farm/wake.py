@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .rotor import Rotor
+from .rotor import Rotor, Vortices
 
 Tensor = torch.Tensor
 _TINY = 1e-20
@@ -180,20 +180,22 @@ def _curl(
     columns_m = crosswind_m + (rotor.column_offset_m + rotor.epsilon_m)[:, None, None]
     squared = columns_m * columns_m
     gauss = torch.exp(-squared * rotor.inverse_core_squared)
-    lateral = torch.zeros((), dtype=tip.dtype, device=tip.device)
-    vertical = lateral
-    for height in rotor.heights:
-        fade = 1.0 / (height.mixing * torch.clamp(downstream_m, min=0.0) + 1.0)
-        tip_y = tip_z = spin_y = spin_z = lateral.new_zeros(())
-        for vortex in height.vortices:
-            kernel = (1.0 - gauss * vortex.gauss) / (squared + vortex.squared_m2)
-            if vortex.is_tip:
-                tip_z = tip_z + vortex.strength * kernel
-                tip_y = tip_y + vortex.strength_height * kernel
-            else:
-                spin_z = spin_z + vortex.strength * kernel
-                spin_y = spin_y + vortex.strength_height * kernel
-        lateral = lateral + (fade * (tip * tip_y + spin * spin_y)).sum(0)
-        upwash = (-fade) * columns_m * (tip * tip_z + spin * spin_z)
-        vertical = vertical + torch.clamp(upwash, min=0.0).sum(0)
-    return lateral * (feels * (1.0 / 9.0)), vertical * (feels * (1.0 / 9.0))
+    fade = 1.0 / (rotor.mixing[:, None, None] * torch.clamp(downstream_m, min=0.0) + 1.0)
+    tip_y, tip_z = _induced(rotor.tip, squared, gauss)
+    spin_y, spin_z = _induced(rotor.spin, squared, gauss)
+    lateral = (fade * (tip * tip_y + spin * spin_y).sum(1)).sum(0)
+    upwash = torch.clamp((tip * tip_z + spin * spin_z) * -columns_m, min=0.0).sum(1)
+    vertical = (fade * upwash).sum(0)
+    share = feels * (1.0 / 9.0)
+    return lateral * share, vertical * share
+
+
+def _induced(vortices: Vortices, squared: Tensor, gauss: Tensor) -> tuple[Tensor, Tensor]:
+    """Lateral and (over the lateral distance) downward speed per unit circulation, ``[Z, P, I, J, B]``."""
+
+    def per_vortex(t: Tensor) -> Tensor:
+        return t[:, :, None, None, None]
+
+    kernel = (1.0 - gauss * per_vortex(vortices.gauss)) / (squared + per_vortex(vortices.squared_m2))
+    lateral = (per_vortex(vortices.strength_height) * kernel).sum(1)
+    return lateral, (per_vortex(vortices.strength) * kernel).sum(1)
