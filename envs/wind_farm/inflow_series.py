@@ -114,7 +114,7 @@ class FreeWind:
         self._turn = gusts.direction_std_deg * _ornstein_uhlenbeck(n, gusts.direction_time_s, seed, stream=2)
 
     def at(self, time_s: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Speed in m/s (never below 0.1), direction in degrees [0, 360) and turbulence intensity, of ``time_s``' shape."""
+        """Speed in m/s (never below 0.1), direction in degrees [0, 360), turbulence; shaped as ``time_s``."""
         t = np.where(time_s > 0.0, np.asarray(time_s, dtype=np.float64) % self._period_s, 0.0)
         speed = np.interp(t, self._time, self._speed)
         turbulence = np.interp(t, self._time, self._turbulence)
