@@ -103,8 +103,8 @@ class ShardWorker:
     def __init__(self, problem: Problem, plans: Sequence[ShardPlan], states: Sequence[ShardState] | None) -> None:
         torch.set_num_threads(1)
         self._shards = [Shard(problem, plan) for plan in plans]
-        for shard, state in zip(self._shards, states or (), strict=states is not None):
-            shard.restore(state)
+        if states is not None:
+            self.restore(states)
 
     def process_id(self) -> int:
         return os.getpid()
@@ -116,11 +116,16 @@ class ShardWorker:
     def snapshots(self) -> list[ShardState]:
         return [shard.snapshot() for shard in self._shards]
 
+    def restore(self, states: Sequence[ShardState]) -> None:
+        for shard, state in zip(self._shards, states, strict=True):
+            shard.restore(state)
+
 
 class RayCollector:
     """Shards in ``n_workers`` Ray actors on this machine, shared out in contiguous blocks.
 
-    A Ray session that runs already is used and left running; else one is started without dashboard and stopped.
+    A Ray session that runs already is used and left running; else one is started without dashboard and stopped. Ray's
+    own ports listen on every interface of the machine, which no option of it prevents: train behind a firewall.
     """
 
     def __init__(self, problem: Problem, plans: Sequence[ShardPlan], n_steps: int, n_workers: int) -> None:
@@ -140,14 +145,13 @@ class RayCollector:
             raise MissingExtraError("ray", "ray", "rollout.workers above 0") from error
         self._ray = ray
         if not ray.is_initialized():
-            # No usage report leaves the machine; the address is fixed so that nothing listens to the network.
+            # No usage report leaves the machine.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
                 num_cpus=len(self._plans),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
             )
             self._owns_session = True
@@ -191,8 +195,7 @@ class RayCollector:
         for k, plans in enumerate(self._plans):
             self._states[k] = self._ray.put(list(states[at : at + len(plans)]))
             at += len(plans)
-            self._ray.kill(self._actors[k])
-            self._actors[k] = self._start(k)
+        self._ray.get([a.restore.remote(state) for a, state in zip(self._actors, self._states, strict=True)])
 
     def _start(self, k: int) -> Any:
         actor = self._ray.remote(num_cpus=0)(ShardWorker)

@@ -198,7 +198,7 @@ class DriftSite:
 SITE = DriftSite()
 
 
-def drift_configuration(iterations: int = WARM_UP + ITERATIONS, **changes: Any) -> TrainConfiguration:
+def drift_configuration(iterations: int | None = WARM_UP + ITERATIONS, **changes: Any) -> TrainConfiguration:
     """The reference hyper-parameters: 16 replicas x 8 assets x 64 steps, 4 epochs of 8 minibatches, 64 x 64 tanh."""
     settings: dict[str, Any] = {
         "name": "drift",
