@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlparse
 
-from ...envs.errors import NameplateError
+from ...envs.errors import NameplateError, PlantError
 from ...envs.nameplate import Nameplate, Signal
 
 NAMESPACE_URI = "urn:twinloop:plant"
@@ -89,6 +90,18 @@ def points(nameplate: Nameplate, kind: Literal["measured", "commanded"]) -> tupl
                 "their signals different tags, and assets of different groups different names"
             )
     return found
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Host and port of ``opc.tcp://host:port/name``; raises :class:`PlantError` for anything else."""
+    url = urlparse(endpoint)
+    try:
+        host, port = url.hostname, url.port
+    except ValueError:  # a port that is no number, or above 65535
+        host, port = None, None
+    if url.scheme != "opc.tcp" or host is None or port is None:
+        raise PlantError(f"OPC UA endpoint {endpoint!r}: expected opc.tcp://host:port/name, such as {DEFAULT_ENDPOINT}")
+    return host, port
 
 
 def unit_id(unit: str) -> int:

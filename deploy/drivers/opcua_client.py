@@ -151,6 +151,7 @@ class OpcUaPlant:
 
     def _ask(self, question: Callable[[_Link], Awaitable[T]]) -> T:
         """Connect if needed and ask; whatever goes wrong becomes a :class:`PlantError`, and the link is dropped."""
+        address.host_and_port(self._endpoint)
         deadline_s = time.monotonic() + self._timeout_s
         wait_s = self._retry_at_s - time.monotonic()
         if self._link is None and wait_s > 0:

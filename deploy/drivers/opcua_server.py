@@ -355,16 +355,12 @@ class _LimitedWrites(AttributeService):
 
 def _free_endpoint(endpoint: str) -> str:
     """The endpoint with port 0 replaced by a free one; raises :class:`PlantError` for a port that is taken."""
-    url = urlparse(endpoint)
-    if url.scheme != "opc.tcp" or url.hostname is None or url.port is None:
-        raise PlantError(
-            f"OPC UA endpoint {endpoint!r}: expected opc.tcp://host:port/name, such as {address.DEFAULT_ENDPOINT}"
-        )
-    family = socket.AF_INET6 if ":" in url.hostname else socket.AF_INET
+    name, wanted = address.host_and_port(endpoint)
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does; a listening port still fails
         try:
-            probe.bind((url.hostname, url.port))
+            probe.bind((name, wanted))
         except OSError as error:
             remedy = (
                 "another program listens there; stop it, or give another port with --endpoint"
@@ -372,8 +368,8 @@ def _free_endpoint(endpoint: str) -> str:
                 else "give an address of this machine and a port that you may use with --endpoint"
             )
             raise PlantError(
-                f"OPC UA server: port {url.port} of {url.hostname} can't be opened ({error.strerror}): {remedy}"
+                f"OPC UA server: port {wanted} of {name} can't be opened ({error.strerror}): {remedy}"
             ) from error
         port = probe.getsockname()[1]
-    host = f"[{url.hostname}]" if family == socket.AF_INET6 else url.hostname
-    return f"opc.tcp://{host}:{port}{url.path}"
+    host = f"[{name}]" if family == socket.AF_INET6 else name
+    return f"opc.tcp://{host}:{port}{urlparse(endpoint).path}"

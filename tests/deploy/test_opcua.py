@@ -234,8 +234,14 @@ def test_a_busy_port_is_named_with_a_remedy(shared: Shared) -> None:
     port = server.endpoint.split(":")[-1].split("/")[0]
     with pytest.raises(PlantError, match=rf"port {port} .*already in use.*--endpoint"):
         OpcUaPlantServer(plant, server.endpoint).start()
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1/x", "opc.tcp://127.0.0.1:4x/y", "opc.tcp://host", "4840"])
+def test_a_malformed_endpoint_is_answered_with_the_right_form(endpoint: str) -> None:
     with pytest.raises(PlantError, match=r"expected opc\.tcp://host:port/name"):
-        OpcUaPlantServer(plant, "http://127.0.0.1/x").start()
+        OpcUaPlantServer(new_plant(), endpoint).start()
+    with pytest.raises(PlantError, match=r"expected opc\.tcp://host:port/name"):
+        OpcUaPlant(endpoint).read()
 
 
 def test_in_real_time_advance_waits_for_the_next_period() -> None:
