@@ -14,7 +14,8 @@ class PlantLink:
     """Calls a plant without ever raising, save KeyboardInterrupt.
 
     ``errors``: failed calls so far; ``lost_periods``: periods in a row, up to the last finished one, in which a call
-    failed; ``last_error``: what the newest failure said.
+    failed; ``last_error``: what the newest failure said. The log gets one line when an outage begins and one when
+    it ends.
     """
 
     def __init__(self, plant: Plant) -> None:
@@ -23,6 +24,7 @@ class PlantLink:
         self.lost_periods = 0
         self.last_error = ""
         self._errors_before = 0
+        self._is_out = False
         self._clock = (time.time(), time.monotonic())
 
     def read(self) -> Telemetry | None:
@@ -61,11 +63,17 @@ class PlantLink:
         """Close the books of a period, and pause if the plant failed in it, so that a dead one is not hammered."""
         failed = self.errors > self._errors_before
         self._errors_before = self.errors
-        self.lost_periods = self.lost_periods + 1 if failed else 0
         if failed:
+            self.lost_periods += 1
             time.sleep(retry_wait_s)
+            return
+        if self._is_out:
+            _LOG.warning("plant answers again")
+        self._is_out, self.lost_periods = False, 0
 
     def _failed(self, call: str, error: Exception) -> None:
         self.errors += 1
         self.last_error = f"{call}: {type(error).__name__}: {error}"
-        _LOG.warning("plant failed in %s", self.last_error)
+        if not self._is_out:
+            _LOG.warning("plant failed in %s; asking again", self.last_error)
+        self._is_out = True

@@ -52,7 +52,8 @@ class RuntimeSettings(Strict):
 class Period:
     """What ``on_period`` is told: the period's number from 1, what was decided on, and the counts so far.
 
-    ``accepted`` is None where the plant did not answer.
+    ``accepted`` is None where the plant did not answer; ``handing_back`` marks the walk to neutral at the end, which
+    the counts leave out.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Period:
     accepted: Arrays | None
     latency_ms: float
     tally: Tally
+    handing_back: bool = False
 
 
 class Runtime:
@@ -180,8 +182,8 @@ class _Run:
             latency_ms = 1e3 * (time.perf_counter() - begun_s)
             accepted = self._write(decision)
             if not handing_back:
-                self._tally.count(decision, guarded.values, latency_ms)
-                self._tell(Period(self._number, telemetry, decision, accepted, latency_ms, self._tally))
+                self._tally.count(decision, None if telemetry is None else guarded.values, latency_ms)
+            self._tell(Period(self._number, telemetry, decision, accepted, latency_ms, self._tally, handing_back))
         self._link.advance()
         self._link.finish_period(self._settings.retry_wait_s)
         if self._rows_lost >= self._settings.max_journal_failures:

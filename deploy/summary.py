@@ -31,8 +31,9 @@ class Ending(enum.StrEnum):
 class RunSummary:
     """``interventions``: reasons counted by code; ``fallback_periods``: periods with an asset on its fallback;
     ``rejected_periods``: periods in which the plant accepted something else than was sent; latencies: from reading to
-    the journal, without the plant's own time; ``energy_kwh``: None where no ``power_kw`` is measured; ``handed_back``:
-    whether every asset was left at its neutral command; ``journal_head``: hash of the last row.
+    the journal, without the plant's own time; ``energy_kwh``: over the periods with a reading, None where no
+    ``power_kw`` is measured; ``handed_back``: whether every asset was left at neutral; ``journal_head``: hash of the
+    last row.
     """
 
     ending: Ending
@@ -74,8 +75,8 @@ class Tally:
     def energy_kwh(self) -> float | None:
         return self._energy_kwh if self._power_columns else None
 
-    def count(self, decision: Decision, values: Arrays, latency_ms: float) -> None:
-        """Add one period; ``values`` are guarded measurements ``[N, O]`` per group."""
+    def count(self, decision: Decision, values: Arrays | None, latency_ms: float) -> None:
+        """Add one period; ``values`` are guarded measurements ``[N, O]`` per group, None where the plant gave none."""
         self.periods += 1
         self.interventions.update(r.code.value for r in decision.reasons)
         modes = decision.mode.values()
@@ -85,6 +86,8 @@ class Tally:
             self._latencies_ms.append(latency_ms)
         else:
             self._latencies_ms[self.periods % _N_LATENCIES] = latency_ms
+        if values is None:
+            return
         for name, column in self._power_columns.items():
             self._energy_kwh += float(np.sum(values[name][:, column])) * self._hours
 

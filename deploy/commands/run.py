@@ -1,0 +1,177 @@
+"""``twinloop run``: a policy on a plant, through the shield."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from ...agents.policy import Policy
+from ...envs.errors import ConfigurationError, nearest
+from ...envs.nameplate import Nameplate
+from ..journal import Journal
+from ..plants import open_plant
+from ..run_display import RunDisplay
+from ..runtime import Runtime
+from ..shield import Shield
+from ..summary import Ending, RunSummary
+
+DESCRIPTION = """\
+Run a policy artifact on a plant. Each period: read, check the inputs, ask the policy under a deadline, make its
+commands safe, check them once more, write the decision to the journal, send, read back.
+
+The plant is a server (--endpoint) or is emulated in this process (--plant). An artifact that was made for other
+signals than the plant's is refused, and the signals that differ are listed.
+
+Bad or old measurements are replaced by the last good ones for two periods; then the asset goes to its fallback,
+neutral commands that hand it back to its own controller. A policy that is late or fails loses its turn, three times in
+a row its part in the run. A plant that does not answer is asked again. What cannot be journalled is not sent.
+
+Ctrl-C ends in order: assets walk back to neutral within their rate limits, and the journal gets its last row. A second
+Ctrl-C leaves the walk. The shield is software above the equipment's own safety functions, never one of them.
+"""
+EPILOG = """\
+examples:
+  twinloop run runs/row3/artifact --plant configs/wind_farm/plant_row3.yaml --periods 360
+  twinloop run runs/row3/artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --journal farm.journal
+  twinloop run --policy greedy --plant configs/wind_farm/plant_row3.yaml --set plant.seed=3 --periods 360
+
+exit status: 0 done, 130 stopped by Ctrl-C, 2 the plant or the journal was lost, or wrong input.
+"""
+POLICIES = {
+    "greedy": "every asset at neutral, on its own controller",
+    "random": "anything in range, to see the shield at work",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.add_argument("artifact", nargs="?", metavar="ARTIFACT", help="folder of a policy artifact")
+    parser.add_argument(
+        "--policy",
+        metavar="NAME",
+        help="instead of an artifact: " + "; ".join(f"{name}, {what}" for name, what in POLICIES.items()),
+    )
+    parser.add_argument("--endpoint", metavar="URL", help="a running plant, such as opc.tcp://127.0.0.1:4840/twinloop")
+    parser.add_argument("--plant", metavar="FILE.yaml", help="a plant to emulate in this process")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a value of the plant's file, such as plant.seed=3; may be repeated",
+    )
+    parser.add_argument("--periods", type=int, metavar="N", help="control periods to run; without it, until Ctrl-C")
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        metavar="PATH",
+        help="where every decision is recorded, continued if it exists; default journals/SITE-TIME.sqlite",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until the periods are over or Ctrl-C; returns the exit status."""
+    if (arguments.artifact is None) == (arguments.policy is None):
+        raise ConfigurationError("give either an ARTIFACT folder or --policy NAME, one of them")
+    if arguments.periods is not None and arguments.periods < 1:
+        raise ConfigurationError(f"--periods: {arguments.periods}; give a positive number of control periods")
+    if arguments.policy is not None and arguments.policy not in POLICIES:
+        raise ConfigurationError(
+            f"--policy: {arguments.policy!r} is not known; known: {', '.join(POLICIES)}"
+            f"{nearest(arguments.policy, POLICIES)}"
+        )
+    plant = open_plant(endpoint=arguments.endpoint, plant_file=arguments.plant, overrides=arguments.overrides)
+    console = Console()
+    try:
+        nameplate = plant.nameplate
+        policy = _policy(arguments, nameplate)
+        path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
+        console.print(
+            f"{policy.name} on {nameplate.site}: {len(nameplate.agents)} assets, period {nameplate.period_s:g} s, "
+            f"journal {path}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        begun_s = time.monotonic()
+        with (
+            Journal(path) as journal,
+            _messages_above(console),
+            _terminate_as_interrupt(),
+            RunDisplay(console, arguments.periods) as display,
+        ):
+            summary = Runtime(plant, policy, Shield(nameplate), journal).run(arguments.periods, display.show)
+    finally:
+        plant.close()
+    console.print(summary_table(summary, nameplate, path, time.monotonic() - begun_s))
+    return {Ending.COMPLETED: 0, Ending.INTERRUPTED: 130}.get(summary.ending, 2)
+
+
+def summary_table(summary: RunSummary, nameplate: Nameplate, journal: Path, took_s: float) -> Table:
+    """What a run amounts to, as two columns."""
+    hours = summary.periods * nameplate.period_s / 3600.0
+    table = Table(show_header=False, box=None, pad_edge=False, title="summary", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("ended", summary.ending.value + (f": {summary.detail}" if summary.detail else ""))
+    table.add_row("periods", f"{summary.periods} ({hours:.2f} h of the plant's time) in {took_s:.1f} s")
+    if summary.energy_kwh is not None:
+        table.add_row("energy", f"{summary.energy_kwh:,.1f} kWh measured")
+    counts = ", ".join(f"{code} {n}" for code, n in sorted(summary.interventions.items()))
+    table.add_row("interventions", counts or "none")
+    table.add_row("on fallback", f"{summary.fallback_periods} periods{', policy tripped' if summary.tripped else ''}")
+    table.add_row("on held inputs", f"{summary.substituted_periods} periods")
+    table.add_row("plant", f"{summary.plant_errors} errors, {summary.rejected_periods} answers other than sent")
+    table.add_row("latency", f"p50 {summary.latency_p50_ms:.2f} ms, p99 {summary.latency_p99_ms:.2f} ms per decision")
+    table.add_row("handed back", "yes, all assets at neutral" if summary.handed_back else "NO: commands still stand")
+    table.add_row("journal", f"{journal}, head {summary.journal_head or 'none'}")
+    return table
+
+
+def _policy(arguments: argparse.Namespace, nameplate: Nameplate) -> Policy:
+    if arguments.artifact is not None:
+        from ...agents.artifact import load_artifact
+
+        return load_artifact(Path(arguments.artifact), nameplate)
+    from ...agents.controllers.reference import NeutralPolicy, RandomPolicy
+
+    return RandomPolicy(nameplate) if arguments.policy == "random" else NeutralPolicy(nameplate, name="greedy")
+
+
+@contextmanager
+def _messages_above(console: Console) -> Iterator[None]:
+    """Our own log messages stand above the progress line, and asyncua's traces of lost connections nowhere."""
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    log, handler = logging.getLogger("twinloop"), RichHandler(console=console, show_path=False)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """A service manager's SIGTERM ends a run as orderly as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

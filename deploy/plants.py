@@ -1,0 +1,45 @@
+"""Open a plant: at the end of a network connection, or emulated in this process from a plant's YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..envs.errors import ConfigurationError, MissingExtraError
+from ..envs.plant import Plant
+
+OPCUA_SCHEME = "opc.tcp://"
+
+
+def open_plant(
+    *, endpoint: str | None = None, plant_file: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Plant:
+    """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``) or the one that ``plant_file`` describes.
+
+    ``overrides`` are texts such as ``plant.seed=3``, for a plant's file only. Raises :class:`ConfigurationError` for
+    anything else than exactly one of the two; the plant itself may raise
+    :class:`~twinloop.envs.errors.PlantError` when it is first used.
+    """
+    if (endpoint is None) == (plant_file is None):
+        raise ConfigurationError("give either --endpoint (a running plant) or --plant (a plant's YAML), one of them")
+    if endpoint is not None:
+        if overrides:
+            raise ConfigurationError(f"--set {overrides[0]}: overrides a plant's YAML; a plant at --endpoint has none")
+        return _at_endpoint(endpoint)
+    from ..envs.plant_file import load_plant_file
+
+    assert plant_file is not None  # exactly one was given
+    site, site_config, plant_config = load_plant_file(plant_file, overrides)
+    return site.plant(site_config, plant_config)
+
+
+def _at_endpoint(endpoint: str) -> Plant:
+    if not endpoint.startswith(OPCUA_SCHEME):
+        raise ConfigurationError(
+            f"--endpoint: {endpoint!r} cannot be opened; give an address such as {OPCUA_SCHEME}host:4840/twinloop"
+        )
+    try:
+        from .drivers.opcua_client import OpcUaPlant
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("asyncua", "opcua", f"a plant at {endpoint}") from error
+    return OpcUaPlant(endpoint)
