@@ -20,6 +20,7 @@ from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.agents.policy import Policy
 from twinloop.envs.errors import ArtifactError, NameplateError
 from twinloop.envs.nameplate import Nameplate
+from twinloop.envs.registry import load_site
 from twinloop.envs.twin import Observation
 from twinloop.envs.wind_farm.nameplate import GROUP, make_nameplate
 
@@ -127,8 +128,21 @@ print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))
 """
 
 
-def test_acting_needs_numpy_and_onnxruntime_alone(tmp_path: Path) -> None:
-    folder = save(tmp_path / "a")
+@pytest.mark.parametrize("encoder", [OwnSignalsEncoder.name, "relational"])
+def test_acting_needs_numpy_and_onnxruntime_alone(tmp_path: Path, encoder: str) -> None:
+    plate = farm()
+    settings: dict[str, Any] = {}
+    n_features = None
+    if encoder != OwnSignalsEncoder.name:
+        built = load_site("wind_farm").encoder(encoder, plate, settings)
+        settings, n_features = built.settings(), built.n_features
+    folder = save(
+        tmp_path / "a",
+        weights={GROUP: network(plate, n_features=n_features)},
+        encoders={GROUP: {"name": encoder, "settings": settings}},
+        site="wind_farm",
+        scope="interface",
+    )
     ran = subprocess.run([sys.executable, "-c", EDGE_PROGRAM, folder], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "[]", ran.stderr
 
