@@ -38,6 +38,8 @@ class RandomLayout(Strict):
     n_max: PositiveInt = 16
     spacing_min_d: PositiveFloat = Field(3.5, description="smallest distance of two turbines, rotor diameters")
     spacing_max_d: PositiveFloat = Field(8.0, description="largest pitch of the pattern, rotor diameters")
+    aligned_share: float = Field(0.0, ge=0, le=1, description="share of farms whose rows nearly face the wind")
+    aligned_std_deg: PositiveFloat = Field(2.0, description="how nearly: standard deviation of the angle")
 
     @model_validator(mode="after")
     def _ordered(self) -> RandomLayout:

@@ -66,12 +66,13 @@ def turbine_statics(turbine: Turbine) -> tuple[float, float, float]:
 
 
 def draw_layouts(
-    layout: RandomLayout, seeds: torch.Tensor, rotor_diameter_m: torch.Tensor | float
+    layout: RandomLayout, seeds: torch.Tensor, rotor_diameter_m: torch.Tensor | float, direction_deg: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one farm a seed: positions ``[R, n_max, 2]`` in metres, float64, and presence ``[R, n_max]``.
 
-    A farm is the first n cells of a sheared, jittered lattice turned by a random angle. Neighbouring rows and
-    columns are at least ``spacing_min_d`` apart before the jitter, and the jitter uses up only what exceeds it.
+    A farm is the first n cells of a sheared, jittered lattice, turned by a random angle, or so that its columns or
+    rows nearly face the wind from ``direction_deg`` ``[R]``. Neighbouring rows and columns are at least
+    ``spacing_min_d`` apart before the jitter, and the jitter uses up only what exceeds it.
     """
     n = layout.n_max
     zero = torch.zeros_like(seeds)
@@ -90,7 +91,10 @@ def draw_layouts(
     x = column * pitch_x[:, None] + (wobble[..., 0] - 0.5) * room[:, None]
     y = row * pitch_y[:, None] + (wobble[..., 1] - 0.5) * room[:, None]
     x = x + torch.remainder(row, 2.0) * (0.5 * shear * pitch_x)[:, None]
-    angle = u[:, 6] * (2.0 * math.pi)
+    quarters = torch.floor(u[:, 6] * 4.0) * 90.0
+    error = noise.normal(seeds, zero, _LAYOUT_STREAM + 2, 1, torch.float64)[:, 0] * layout.aligned_std_deg
+    facing = torch.deg2rad(270.0 - direction_deg + quarters + error)
+    angle = torch.where(u[:, 7] < layout.aligned_share, facing, u[:, 6] * (2.0 * math.pi))
     cos, sin = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
     present = index < count[:, None]
     position = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)

@@ -81,8 +81,8 @@ class FarmPhysics:
         zeros = torch.zeros_like(seeds)
         u = noise.uniform(seeds, zeros, _KIND_STREAM, 1, torch.float64)[:, 0]
         s: State = {"seed": seeds, "step": zeros, "kind": (u * len(self.turbines)).to(torch.int64)}
-        s |= self._place(seeds, s["kind"])
         s |= weather.draw_weather(self.config.inflow, seeds)
+        s |= self._place(seeds, s["kind"], weather.free_wind(s)[1])
         _, direction = weather.free_wind(s)
         n = s["present"].shape[0]
         s |= machine.parked(direction.expand(n, -1).clone(), direction)
@@ -101,13 +101,13 @@ class FarmPhysics:
             s["path_m"] = travel.straight_path(carrying, direction, self.slots, newest - 1, self.config.dt_s)
         return s
 
-    def _place(self, seeds: Tensor, kind: Tensor) -> State:
+    def _place(self, seeds: Tensor, kind: Tensor, direction_deg: Tensor) -> State:
         coordinates = fixed_layout(self.config)
         if coordinates is None:
             layout = self.config.layout
             assert isinstance(layout, RandomLayout)  # narrows the type; fixed_layout is None for nothing else
             diameter = torch.tensor([t.rotor_diameter_m for t in self.turbines], dtype=torch.float64, device=self.device)
-            position, present = draw_layouts(layout, seeds, diameter[kind])
+            position, present = draw_layouts(layout, seeds, diameter[kind], direction_deg)
             return {"position_m": position.permute(2, 1, 0).contiguous(), "present": present.T.contiguous()}
         fixed = torch.tensor(coordinates, dtype=torch.float64, device=self.device)
         shape = (*fixed.shape, seeds.shape[0])

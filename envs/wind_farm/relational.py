@@ -135,7 +135,7 @@ class RelationalEncoder:
             lateral / 2.0 * there,
             xp.exp(-0.5 * lateral * lateral) * there,
             xp.tanh(4.0 * lateral) * there,
-            xp.tanh(25.0 * lateral) * there,
+            xp.tanh(30.0 * (lateral + 0.02)) * there,
         )
         stacked = xp.stack(parts, -1)
         rows, assets, found = stacked.shape[:3]
