@@ -142,5 +142,5 @@ def _run(encoder: Encoder, calls: list[Observation], library: str) -> list[NDArr
                 f"it keeps its shape and leads with {n_rows} rows",
             )
         memory = after
-        found.append(np.array(features))
+        found.append(np.asarray(features).copy())
     return found

@@ -55,8 +55,8 @@ def random_observation(
 ) -> Observation:
     """Measured signals uniform in their ranges; row 0 at every minimum, row 1 at every maximum.
 
-    ``absent`` leaves some slots of rows 2 and on without an asset (one stays). Statics are the nameplate's, or where it
-    has none uniform in their ranges.
+    ``absent`` empties slots of rows 2 and on: all but the first, all but the last, then at random. Statics are the
+    nameplate's, or where it has none uniform in their ranges.
     """
     generator = np.random.default_rng(seed)
     measured, statics, present = {}, {}, {}
@@ -68,7 +68,9 @@ def random_observation(
         slots = np.ones((n_rows, group.n_assets), dtype=np.bool_)
         if absent:
             slots[2:] = generator.random(slots[2:].shape) < 0.6
-            slots[2:, 0] = True
+            slots[2:3], slots[3:4] = False, False
+            slots[2:3, 0], slots[3:4, -1] = True, True
+            slots[~slots.any(axis=1), 0] = True
         present[group.name] = slots
     return Observation(measured, statics, present, nameplate.period_s)
 
