@@ -60,13 +60,13 @@ def check_policy(
         _require_close("determinism", nameplate, _run(policy, nameplate, calls), want, "asked again", "at first", 0.0)
         _check_no_state(policy, nameplate, calls, want, [draw(n_rows + 1, seed + 100 + k) for k in range(2)])
         order = np.arange(n_rows)[::-1].copy()
-        shuffled = _run(policy, nameplate, [rows_of(c, order) for c in calls])
+        shuffled = _run(policy, nameplate, [rows_of(c, order) for c in calls], _memory_rows(policy, n_rows, order))
         _require_close(
             "rows", nameplate, shuffled, _rows(want, order), "with the rows in another order", "before", tolerance
         )
         for row in range(n_rows):
             one = np.array([row])
-            alone = _run(policy, nameplate, [rows_of(c, one) for c in calls])
+            alone = _run(policy, nameplate, [rows_of(c, one) for c in calls], _memory_rows(policy, n_rows, one))
             _require_close("rows", nameplate, alone, _rows(want, one), f"row {row} alone", "in the batch", tolerance)
         _check_memory_rows(policy, nameplate, calls, want, tolerance)
 
@@ -127,9 +127,17 @@ def _check_memory_rows(
     )
 
 
-def _run(policy: Policy, nameplate: Nameplate, calls: Sequence[Observation]) -> list[Commands]:
+def _memory_rows(policy: Policy, n_rows: int, rows: NDArray[np.int64]) -> Memory:
+    """``rows`` of the memory of ``n_rows`` new rows: a policy may tell rows apart, by what travels with them."""
+    return {name: array[rows] for name, array in policy.start(n_rows).items()}
+
+
+def _run(
+    policy: Policy, nameplate: Nameplate, calls: Sequence[Observation], memory: Memory | None = None
+) -> list[Commands]:
     """Commands of calls in a row, memory handed on; checks shapes, ranges, and that inputs stay as they were."""
-    memory: Memory = policy.start(len(_present(calls[0])))
+    if memory is None:
+        memory = policy.start(len(_present(calls[0])))
     found = []
     for number, call in enumerate(calls):
         kept = {name: array.copy() for name, array in memory.items()}

@@ -9,9 +9,12 @@ import pytest
 from tests.linear_site import Thermostat, tank_nameplate
 
 from twinloop.agents.conformance import check_policy
+from twinloop.agents.controllers.reference import NeutralPolicy, RandomPolicy
+from twinloop.agents.controllers.wind_farm import Greedy
 from twinloop.agents.policy import Commands, Memory
 from twinloop.envs.errors import ContractError
 from twinloop.envs.nameplate import Nameplate
+from twinloop.envs.registry import load_site
 from twinloop.envs.twin import Observation
 
 PLATE = tank_nameplate(3)
@@ -19,6 +22,13 @@ PLATE = tank_nameplate(3)
 
 def test_a_policy_that_keeps_the_contract_passes() -> None:
     check_policy(Thermostat(PLATE), PLATE)
+
+
+@pytest.mark.parametrize("policy", [NeutralPolicy, RandomPolicy, Greedy])
+def test_the_wind_farms_simple_policies_keep_the_contract(policy: type[NeutralPolicy]) -> None:
+    site = load_site("wind_farm")
+    plate = site.nameplate(site.config_model())
+    check_policy(policy(plate), plate)
 
 
 class StateInside(Thermostat):
