@@ -105,6 +105,7 @@ def optimise(
     from floris.optimization.yaw_optimization.yaw_optimizer_sr import YawOptimizationSR
 
     low, high = bounds_deg
+    model.reset_operation()  # else the baseline is whatever the model was last asked to do
     optimizer = YawOptimizationSR(model, minimum_yaw_angle=low, maximum_yaw_angle=high, Ny_passes=list(passes))
     found = optimizer.optimize(print_progress=False)
     offsets = np.vstack([np.asarray(row, dtype=np.float64) for row in found["yaw_angles_opt"]])
