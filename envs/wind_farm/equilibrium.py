@@ -94,12 +94,22 @@ def solve(
     for k in range(n):
         here = slice(k, k + 1)
         arrival = Arrival(
-            waiting.deficit_squared[:, :, :1], waiting.lateral[:1], waiting.vertical[:1], waiting.turbulence_squared[:, :1]
+            waiting.deficit_squared[:, :, :1],
+            waiting.lateral[:1],
+            waiting.vertical[:1],
+            waiting.turbulence_squared[:, :1],
         )
         operation = operate(
-            arrival, yaw_rad[here], power_limit_kw[here], free_speed_mps, ambient_turbulence,
-            running[here], own_curl[here], rotor, curves,
-        )  # fmt: skip
+            arrival,
+            yaw_rad[here],
+            power_limit_kw[here],
+            free_speed_mps,
+            ambient_turbulence,
+            running[here],
+            own_curl[here],
+            rotor,
+            curves,
+        )
         done.append(operation)
         if k == n - 1:
             break
@@ -110,8 +120,11 @@ def solve(
             (crosswind[rest] - crosswind[here]).to(dtype)[None],
             (present[here] * present[rest])[None],
             (farm.plane_m[here] <= downwind[rest])[None],
-            ambient_turbulence, free_speed_mps, rotor, parameters,
-        )  # fmt: skip
+            ambient_turbulence,
+            free_speed_mps,
+            rotor,
+            parameters,
+        )
         waiting = Arrival(
             waiting.deficit_squared[:, :, 1:] + shed.deficit_squared[:, :, 0],
             waiting.lateral[1:] + shed.lateral[0],

@@ -46,10 +46,10 @@ def yaw(state: State, seen_direction_deg: Tensor, offset_deg: Tensor, settings: 
     error = wrap_deg(filtered - offset_deg - state["heading_deg"])
     duty = state["duty_used"] * math.exp(-dt_s / settings.yaw_duty_window_s)
     running = state["outage_left_s"] <= 0
-    turning = ((torch.abs(error) > settings.yaw_deadband_deg) | (state["turning"] & (error != 0))) & (duty < 1.0) & running
-    reach = settings.yaw_rate_degps * dt_s
-    move = torch.where(turning, torch.clamp(error, -reach, reach), torch.zeros_like(error))
+    turning = ((torch.abs(error) > settings.yaw_deadband_deg) | (state["turning"] & (error != 0))) & running
     allowance_s = settings.yaw_duty_limit_pu * settings.yaw_duty_window_s
+    reach = settings.yaw_rate_degps * torch.clamp((1.0 - duty) * allowance_s, max=dt_s)
+    move = torch.where(turning, torch.maximum(torch.minimum(error, reach), -reach), torch.zeros_like(error))
     return {
         "heading_deg": state["heading_deg"] + move,
         "filtered_direction_deg": filtered,
@@ -61,7 +61,7 @@ def yaw(state: State, seen_direction_deg: Tensor, offset_deg: Tensor, settings: 
 
 def outages(state: State, seeds: Tensor, steps: Tensor, settings: Dynamics, dt_s: float) -> State:
     """Fail as a Poisson process, stay out for a fixed time."""
-    n, b = state["outage_left_s"].shape
+    n = state["outage_left_s"].shape[0]
     left = torch.clamp(state["outage_left_s"] - dt_s, min=0.0)
     if settings.outage_rate_per_day > 0:
         u = noise.uniform(seeds, steps, _OUTAGE_STREAM, n, left.dtype).T
@@ -87,7 +87,7 @@ def power_limit_at(pitch_deg: Tensor) -> Tensor:
 
 
 def loads(thrust: Tensor, speed_mps: Tensor, turbulence: Tensor, yaw_rad: Tensor) -> tuple[Tensor, Tensor]:
-    """Damage-equivalent load surrogates, flapwise and tower fore-aft, over those of the aligned turbine at 8 m/s, TI 0.06.
+    """Damage-equivalent load surrogates, flapwise and tower fore-aft, over the aligned turbine's at 8 m/s, TI 0.06.
 
     Thrust fluctuates as dF = rho A Ct U u' for small gusts u' = TI U (linearised quasi-steady thrust, Burton et al.,
     Wind Energy Handbook, ch. 5), so both grow with Ct U^2 TI. A yawed blade adds a once-per-turn part that grows
@@ -97,5 +97,3 @@ def loads(thrust: Tensor, speed_mps: Tensor, turbulence: Tensor, yaw_rad: Tensor
     gusts = thrust * speed_mps * speed_mps * turbulence / reference
     turn = 0.1 * thrust * speed_mps * speed_mps * torch.sin(yaw_rad) / reference
     return torch.sqrt(gusts * gusts + turn * turn), gusts
-
-

@@ -16,10 +16,14 @@ YAW_OFFSET_LIMIT_DEG = 40.0
 
 MEASURED = (
     Signal("wind_speed_mps", "m/s", 0.0, 60.0, "nacelle anemometer", "WNAC.WdSpd"),
-    Signal("wind_direction_deg", "deg", 0.0, 360.0, "nacelle heading plus vane, from north", "WMET.HorWdDir", circular=True),
+    Signal(
+        "wind_direction_deg", "deg", 0.0, 360.0, "nacelle heading plus vane, from north", "WMET.HorWdDir", circular=True
+    ),
     Signal("nacelle_deg", "deg", 0.0, 360.0, "nacelle heading, from north", "WNAC.Dir", circular=True),
     Signal("power_kw", "kW", -500.0, 30000.0, "active power", "WTUR.W"),
-    Signal("turbulence_pu", "pu", 0.0, 1.0, "ten-minute standard deviation over mean of the anemometer", "WMET.TurbInt"),
+    Signal(
+        "turbulence_pu", "pu", 0.0, 1.0, "ten-minute standard deviation over mean of the anemometer", "WMET.TurbInt"
+    ),
     Signal("yaw_duty_pu", "pu", 0.0, 1.0, "share of the yaw drive's duty allowance that is used up", "WYAW.DutyUse"),
     Signal("pitch_deg", "deg", -5.0, 95.0, "collective blade pitch", "WROT.BlPthAngVal"),
     Signal("available_pu", "pu", 0.0, 1.0, "1 when the turbine can produce, 0 in an outage", "WTUR.TurSt"),
@@ -33,22 +37,35 @@ HIDDEN = (
     Signal("yaw_misalignment_deg", "deg", -180.0, 180.0, "true misalignment, FLORIS' sign"),
     Signal("true_power_kw", "kW", -500.0, 30000.0, "active power before the meter's noise"),
     Signal("thrust_pu", "pu", 0.0, 1.5, "thrust coefficient"),
-    Signal("load_flap_pu", "pu", 0.0, 20.0, "flapwise damage-equivalent load, relative to the aligned turbine at 8 m/s"),
+    Signal(
+        "load_flap_pu", "pu", 0.0, 20.0, "flapwise damage-equivalent load, relative to the aligned turbine at 8 m/s"
+    ),
     Signal("load_tower_pu", "pu", 0.0, 20.0, "tower fore-aft damage-equivalent load, likewise"),
     Signal("yaw_travel_deg", "deg", 0.0, 1e9, "yaw travel since the reset"),
     Signal("aligned_power_kw", "kW", 0.0, 30000.0, "steady power here if every turbine of the farm were aligned"),
 )
 COMMANDED = (
     Signal(
-        "yaw_offset_deg", "deg", -YAW_OFFSET_LIMIT_DEG, YAW_OFFSET_LIMIT_DEG,
-        "misalignment set-point for the turbine's yaw controller", "WYAW.YwOfsSpt",
-        neutral=0.0, rate_limit_per_s=YAW_RATE_DEG_PER_S,
+        "yaw_offset_deg",
+        "deg",
+        -YAW_OFFSET_LIMIT_DEG,
+        YAW_OFFSET_LIMIT_DEG,
+        "misalignment set-point for the turbine's yaw controller",
+        "WYAW.YwOfsSpt",
+        neutral=0.0,
+        rate_limit_per_s=YAW_RATE_DEG_PER_S,
     ),
     Signal(
-        "power_limit_pu", "pu", 0.1, 1.0, "power set-point as a share of rated", "WTUR.DmdW",
-        neutral=1.0, rate_limit_per_s=0.05,
+        "power_limit_pu",
+        "pu",
+        0.1,
+        1.0,
+        "power set-point as a share of rated",
+        "WTUR.DmdW",
+        neutral=1.0,
+        rate_limit_per_s=0.05,
     ),
-)  # fmt: skip
+)
 STATICS = (
     Signal("x_m", "m", -1e6, 1e6, "easting in the local frame"),
     Signal("y_m", "m", -1e6, 1e6, "northing in the local frame"),

@@ -35,11 +35,6 @@ class Curves:
     density_factor: Tensor
     yaw_exponent: Tensor
 
-    def rows(self, rows: slice) -> Curves:
-        """The same curves for some of the replicas."""
-        per_row = ("first_mps", "last_mps", "row", "density_factor", "yaw_exponent")
-        return Curves(**{k: v[rows] if k in per_row else v for k, v in vars(self).items()})
-
     def _look_up(self, speed_mps: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
         index = torch.searchsorted(self.knots, speed_mps.detach().contiguous(), right=True) - 1
         index = torch.clamp(index, 0, self.knots.shape[0] - 2)
@@ -52,7 +47,9 @@ class Curves:
     def power(self, speed_mps: Tensor) -> Tensor:
         """Electrical power, kW, at an effective wind speed ``[..., B]``; 0 outside the table."""
         return torch.where(
-            self._inside(speed_mps), self._look_up(speed_mps, self.power_kw, self.power_slope), torch.zeros_like(speed_mps)
+            self._inside(speed_mps),
+            self._look_up(speed_mps, self.power_kw, self.power_slope),
+            torch.zeros_like(speed_mps),
         )
 
     def thrust_coefficient(self, speed_mps: Tensor) -> Tensor:
@@ -61,9 +58,7 @@ class Curves:
         return torch.where(self._inside(speed_mps), inside, torch.full_like(speed_mps, 1e-4))
 
 
-def make_curves(
-    turbines: Sequence[Turbine], kinds: Tensor, air_density_kgpm3: float, dtype: torch.dtype
-) -> Curves:
+def make_curves(turbines: Sequence[Turbine], kinds: Tensor, air_density_kgpm3: float, dtype: torch.dtype) -> Curves:
     """Curves of ``turbines`` for replicas of the types ``kinds`` ``[B]`` (indices into ``turbines``)."""
     device = kinds.device
     grid, power, thrust = (torch.as_tensor(a, dtype=torch.float64, device=device) for a in joint_table(turbines))

@@ -18,9 +18,10 @@ from .. import noise
 from . import machine, travel, weather
 from .config import RandomLayout, WindFarmConfig
 from .equilibrium import Sorted, face_wind, solve
-from .farm import draw_layouts, fixed_layout
+from .farm import fixed_layout
 from .nameplate import COMMANDED
 from .operation import Arrival, Curves, Operation, make_curves, operate
+from .random_layouts import draw_layouts
 from .rotor import Rotor, cast, make_rotor
 from .sensing import draw_biases
 from .turbine import Turbine
@@ -93,7 +94,11 @@ class FarmPhysics:
         types = self.types(s["kind"])
         operation = self._solve(s, types, parameters, flat, flat + 1.0)
         s |= _operated(operation)
-        s |= {"power_kw": operation.power_kw, "aligned_power_kw": operation.power_kw, "seen_turbulence": operation.turbulence}
+        s |= {
+            "power_kw": operation.power_kw,
+            "aligned_power_kw": operation.power_kw,
+            "seen_turbulence": operation.turbulence,
+        }
         if self.config.dynamics.kind == "dynamic":
             speed, direction = weather.free_wind(s)
             carrying = speed * parameters["advection_ratio"].to(speed.dtype)
@@ -106,7 +111,9 @@ class FarmPhysics:
         if coordinates is None:
             layout = self.config.layout
             assert isinstance(layout, RandomLayout)  # narrows the type; fixed_layout is None for nothing else
-            diameter = torch.tensor([t.rotor_diameter_m for t in self.turbines], dtype=torch.float64, device=self.device)
+            diameter = torch.tensor(
+                [t.rotor_diameter_m for t in self.turbines], dtype=torch.float64, device=self.device
+            )
             position, present = draw_layouts(layout, seeds, diameter[kind], direction_deg)
             return {"position_m": position.permute(2, 1, 0).contiguous(), "present": present.T.contiguous()}
         fixed = torch.tensor(coordinates, dtype=torch.float64, device=self.device)
@@ -156,9 +163,20 @@ class FarmPhysics:
         path[:, slot] = path[:, newest] + travel.direction_vector(direction) * carrying * dt
         facing = self._facing(s)
         arrival = travel.arrive(
-            s["past"], path, newest, s["position_m"], s["present"], facing.curls, carrying, direction,
-            speed.to(self.dtype), s["turbulence"].to(self.dtype), dt, types.rotor, _wake(parameters),
-        )  # fmt: skip
+            s["past"],
+            path,
+            newest,
+            s["position_m"],
+            s["present"],
+            facing.curls,
+            carrying,
+            direction,
+            speed.to(self.dtype),
+            s["turbulence"].to(self.dtype),
+            dt,
+            types.rotor,
+            _wake(parameters),
+        )
         misalignment = torch.deg2rad(weather.wrap_deg(direction - s["heading_deg"])).to(self.dtype)
         limit = machine.power_limit_at(s["pitch_deg"])
         operation = self._operate(s, types, arrival, misalignment, limit, facing.own_curl)
@@ -188,9 +206,17 @@ class FarmPhysics:
         speed, _ = weather.free_wind(s)
         running = (s["present"] & (s["outage_left_s"] <= 0)).to(self.dtype)
         return solve(
-            self._sorted(s), s["present"].to(self.dtype), yaw_rad.to(self.dtype), limit * types.rated_kw, speed.to(self.dtype),
-            s["turbulence"].to(self.dtype), running, types.rotor, types.curves, _wake(parameters),
-        )  # fmt: skip
+            self._sorted(s),
+            s["present"].to(self.dtype),
+            yaw_rad.to(self.dtype),
+            limit * types.rated_kw,
+            speed.to(self.dtype),
+            s["turbulence"].to(self.dtype),
+            running,
+            types.rotor,
+            types.curves,
+            _wake(parameters),
+        )
 
     def _operate(
         self, s: State, types: Types, arrival: Arrival, yaw_rad: Tensor, limit: Tensor, own_curl: Tensor
@@ -198,9 +224,16 @@ class FarmPhysics:
         speed, _ = weather.free_wind(s)
         running = (s["present"] & (s["outage_left_s"] <= 0)).to(self.dtype)
         return operate(
-            arrival, yaw_rad, limit * types.rated_kw, speed.to(self.dtype), s["turbulence"].to(self.dtype), running,
-            own_curl, types.rotor, types.curves,
-        )  # fmt: skip
+            arrival,
+            yaw_rad,
+            limit * types.rated_kw,
+            speed.to(self.dtype),
+            s["turbulence"].to(self.dtype),
+            running,
+            own_curl,
+            types.rotor,
+            types.curves,
+        )
 
     def _aligned(self, s: State, types: Types, parameters: State) -> Tensor:
         straight = torch.zeros_like(s["offset_deg"])

@@ -63,7 +63,7 @@ class RelationalEncoder:
         }
 
     def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
-        """Memory of rows that were just reset: the estimate ``[B, 4]`` (east, north, speed, turbulence), not yet set."""
+        """Memory of fresh rows: the estimate ``[B, 4]`` (east, north, speed, turbulence), not yet set."""
         del n_assets
         xp = _namespace(like)
         return {"wind": xp.zeros((n_rows, 4), dtype=like.dtype), "started": xp.zeros((n_rows, 1), dtype=like.dtype)}
@@ -83,7 +83,7 @@ class RelationalEncoder:
         east = old[:, 0:1] * keep + east_now * (1.0 - keep)
         north = old[:, 1:2] * keep + north_now * (1.0 - keep)
         length = xp.sqrt(east * east + north * north) + 1e-6
-        downstream, sideways, diameter = self._frame(xp, statics, east / length, north / length)
+        downstream, sideways = self._frame(xp, statics, east / length, north / length)
 
         both = here[:, :, None] * here[:, None, :]
         width = 2.0 + 0.1 * abs(downstream)
@@ -111,7 +111,7 @@ class RelationalEncoder:
         wind = _join(xp, [east, north, speed, turbulence])
         return encoded, {"wind": wind, "started": xp.ones_like(memory["started"])}
 
-    def _frame(self, xp: Any, statics: Array, east: Array, north: Array) -> tuple[Array, Array, Array]:
+    def _frame(self, xp: Any, statics: Array, east: Array, north: Array) -> tuple[Array, Array]:
         """Offsets ``[B, I, J]`` of J from I along and across the wind, in rotor diameters."""
         x, y = statics[..., _STATIC["x_m"]], statics[..., _STATIC["y_m"]]
         diameter = statics[..., _STATIC["rotor_diameter_m"]]
@@ -120,7 +120,6 @@ class RelationalEncoder:
         return (
             (along[:, None, :] - along[:, :, None]) / diameter,
             (across[:, None, :] - across[:, :, None]) / diameter,
-            diameter,
         )
 
     def _nearest(self, xp: Any, mask: Array, distance: Array, sideways: Array, count: int) -> Array:

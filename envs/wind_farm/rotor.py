@@ -7,6 +7,7 @@ depends on the turbine type, the shear and the air density only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -64,9 +65,7 @@ class Rotor:
     steering_spin: Tensor
 
 
-def make_rotor(
-    diameter_m: Tensor, hub_height_m: Tensor, tip_speed_ratio: Tensor, shear_exponent: float
-) -> Rotor:
+def make_rotor(diameter_m: Tensor, hub_height_m: Tensor, tip_speed_ratio: Tensor, shear_exponent: float) -> Rotor:
     """Compute the constants for ``[B]`` rotors; evaluate in float64, then :func:`cast`."""
     radius, hub = 0.5 * diameter_m, hub_height_m
     quarter = 0.25 * diameter_m
@@ -126,17 +125,16 @@ def _own(vortices: Vortices, y: Tensor, core: Tensor, count: int, weight: Tensor
     return (weight[:, :count, None] * kernel).sum(1).reshape(9, -1)
 
 
-def cast(rotor: Rotor, dtype: torch.dtype, rows: slice | None = None) -> Rotor:
-    """The same constants in another type, and of ``rows`` of the replicas only."""
+def cast(rotor: Rotor, dtype: torch.dtype) -> Rotor:
+    """The same constants in another type."""
 
-    def of(value: object) -> object:
+    def of(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return (value if rows is None else value[..., rows]).to(dtype)
+            return value.to(dtype)
         if isinstance(value, tuple):
             return tuple(of(v) for v in value)
         if isinstance(value, Vortices):
             return Vortices(**{k: of(v) for k, v in vars(value).items()})
         return value
 
-    fields = {name: of(value) for name, value in vars(rotor).items()}
-    return Rotor(**fields)  # type: ignore[arg-type]  # the fields keep their own types through ``of``
+    return Rotor(**{name: of(value) for name, value in vars(rotor).items()})

@@ -44,7 +44,9 @@ def measure(sensors: Sensors, s: State, rated_kw: Tensor, dtype: torch.dtype) ->
         s["pitch_deg"],
         available,
     )
-    inside = [torch.clamp(row.to(dtype), signal.minimum, signal.maximum) for row, signal in zip(rows, MEASURED, strict=True)]
+    inside = [
+        torch.clamp(row.to(dtype), signal.minimum, signal.maximum) for row, signal in zip(rows, MEASURED, strict=True)
+    ]
     return torch.stack(inside) * s["present"]
 
 

@@ -45,6 +45,11 @@ class WindFarmSite:
         self._known("task", name, self.tasks())
         return FarmPower.from_options(config, options)
 
+    def layouts(self) -> tuple[str, ...]:
+        from .layouts import layout_names
+
+        return layout_names()
+
     def encoders(self) -> tuple[str, ...]:
         return ("relational",)
 

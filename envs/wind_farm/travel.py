@@ -68,12 +68,11 @@ def arrive(
 ) -> Arrival:
     """Sum over sources of what arrives now.
 
-    ``past`` ``[C, H, N, B]``: emissions, the newest in slot ``newest`` (one step old); ``path_m`` ``[2, H, B]`` float64: where
-    a particle that started at the origin has got to, the present in slot ``newest + 1``; ``carrying_mps`` ``[B]``:
-    speed of the wakes now.
+    ``past`` ``[C, H, N, B]``: emissions, the newest in slot ``newest`` (one step old); ``path_m`` ``[2, H, B]``
+    float64: where a particle that started at the origin has got to, the present in slot ``newest + 1``;
+    ``carrying_mps`` ``[B]``: speed of the wakes now.
     """
-    n, b = present.shape
-    h = past.shape[1]
+    n, h = present.shape[0], past.shape[1]
     way = position_m[:, None, :] - position_m[:, :, None]
     heading = direction_vector(direction_deg)
     guess = torch.clamp((way * heading[:, None, None]).sum(0) / (carrying_mps * dt_s), 1.0, h - 2.0)
@@ -87,11 +86,17 @@ def arrive(
     dtype = past.dtype
     pairs = present.to(dtype)
     others = 1.0 - torch.eye(n, dtype=dtype, device=past.device)[:, :, None]
-    arriving = effect_of_pairs(
-        shed, downstream.to(dtype), crosswind.to(dtype), pairs[:, None] * pairs[None, :] * others, curls,
-        ambient_turbulence, free_speed_mps, rotor, parameters,
-    )  # fmt: skip
-    return arriving
+    return effect_of_pairs(
+        shed,
+        downstream.to(dtype),
+        crosswind.to(dtype),
+        pairs[:, None] * pairs[None, :] * others,
+        curls,
+        ambient_turbulence,
+        free_speed_mps,
+        rotor,
+        parameters,
+    )
 
 
 def effect_of_pairs(
@@ -112,9 +117,16 @@ def effect_of_pairs(
         return t.reshape(*t.shape[:-3], n * n, b)
 
     e = effect(
-        shed.map(flat), flat(downstream_m)[:, None], flat(crosswind_m)[:, None], flat(feels)[:, None], flat(curls)[:, None],
-        ambient_turbulence, free_speed_mps, rotor, parameters,
-    )  # fmt: skip
+        shed.map(flat),
+        flat(downstream_m)[:, None],
+        flat(crosswind_m)[:, None],
+        flat(feels)[:, None],
+        flat(curls)[:, None],
+        ambient_turbulence,
+        free_speed_mps,
+        rotor,
+        parameters,
+    )
 
     def square(t: Tensor) -> Tensor:
         return t.reshape(*t.shape[:-3], n, n, b)

@@ -61,8 +61,9 @@ class Emission:
 class Effect:
     """What arrives at targets, before it is summed over sources.
 
-    ``deficit_squared``: ``[P, 2, I, J, B]``, (deficit over free speed) squared at hub height and at a quarter diameter
-    above and below; ``lateral``, ``vertical``: ``[I, J, B]``, m/s, rotor means; ``turbulence_squared``: ``[P, I, J, B]``.
+    ``deficit_squared``: ``[P, 2, I, J, B]``, (deficit over free speed) squared at hub height and at a quarter
+    diameter above and below; ``lateral``, ``vertical``: ``[I, J, B]``, m/s, rotor means; ``turbulence_squared``:
+    ``[P, I, J, B]``.
     """
 
     deficit_squared: Tensor
@@ -93,21 +94,19 @@ def effect(
     lateral_m = crosswind_m + rotor.column_offset_m[:, None, None]
     deflection_m = _deflection(e, downstream_m, rotor, parameters)
     deficit = _deficit(e, downstream_m, lateral_m - deflection_m, rotor, parameters)
-    deficit = tuple(f * behind for f in deficit)
+    centre, edge = deficit[0] * behind, deficit[1] * behind
 
     threshold = 0.05 / free_speed_mps
     low, mid, high = (threshold / s for s in rotor.shear_factor)
-    covered = (deficit[0] > mid).to(d.dtype) + (deficit[1] > low) + (deficit[1] > high)
+    covered = (centre > mid).to(d.dtype) + (edge > low) + (edge > high)
     overlap = covered.sum(0) * (1.0 / 9.0)
     reach = behind * (downstream_m <= 15.0 * d)
     decay = torch.exp(-0.32 * torch.log(torch.clamp(downstream_m, min=0.1) / d) + 0.1 * torch.log(ambient_turbulence))
     added = overlap * reach * parameters.added_turbulence_gain * e.induction**0.8 * decay
     near = (torch.abs(lateral_m) < 2.0 * d).to(d.dtype)
-    lateral_mps, vertical_mps = _curl(
-        e, downstream_m, crosswind_m, feels * curls, free_speed_mps, rotor
-    )
+    lateral_mps, vertical_mps = _curl(e, downstream_m, crosswind_m, feels * curls, free_speed_mps, rotor)
     return Effect(
-        torch.stack((deficit[0] * deficit[0], deficit[1] * deficit[1]), dim=1),
+        torch.stack((centre * centre, edge * edge), dim=1),
         lateral_mps,
         vertical_mps,
         (added * added) * near,
@@ -163,7 +162,9 @@ def _near_wake_length(swept_m: Tensor, turbulence: Tensor, root: Tensor, p: Wake
     return swept_m / (math.sqrt(2.0) * mixing)
 
 
-def circulation(thrust: Tensor, induction: Tensor, speed_mps: Tensor, free_speed_mps: Tensor, rotor: Rotor) -> tuple[Tensor, Tensor]:
+def circulation(
+    thrust: Tensor, induction: Tensor, speed_mps: Tensor, free_speed_mps: Tensor, rotor: Rotor
+) -> tuple[Tensor, Tensor]:
     """Circulation of the tip vortices of a rotor per sin(yaw) cos(yaw), and of the wake's rotation, over 2 pi."""
     mean_mps = free_speed_mps * rotor.mean_shear_factor
     tip = (1.0 / 16.0) * rotor.diameter_m * mean_mps * thrust

@@ -50,6 +50,7 @@ def drift(inflow: Inflow, state: State, seeds: Tensor, steps: Tensor, dt_s: floa
 
 
 def is_drifting(inflow: Inflow) -> bool:
+    """Does the free wind change within an episode?"""
     return inflow.speed_drift_std_mps > 0 or inflow.direction_drift_std_deg > 0
 
 
