@@ -96,8 +96,8 @@ def _parse(data: dict[str, Any], where: str) -> Turbine:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"{where}: not a FLORIS v4 turbine file ({error!r}); it needs turbine_type, rotor_diameter, hub_height, TSR "
-            "and power_thrust_table with ref_air_density, wind_speed, power (kW) and thrust_coefficient"
+            f"{where}: not a FLORIS v4 turbine file ({error!r}); it needs turbine_type, rotor_diameter, hub_height, "
+            "TSR and power_thrust_table with ref_air_density, wind_speed, power (kW) and thrust_coefficient"
         ) from error
     if not np.all(np.diff(turbine.wind_speed_mps) > 0):
         raise ConfigurationError(f"{where}: power_thrust_table.wind_speed must increase from row to row")

@@ -83,9 +83,7 @@ def test_a_row_is_the_same_farm_whatever_the_batch() -> None:
 def test_a_wake_arrives_after_the_time_it_travels() -> None:
     travelling = Dynamics(kind="dynamic", power_lag_s=0.0, yaw_rate_degps=100.0, yaw_deadband_deg=0.0)
     # 630 m at 0.8 * 8 m/s take 98.4 s: a thrust step upstream shows downstream then, and not before
-    config = row(
-        dt_s=1.0, dynamics=Dynamics(kind="dynamic", power_lag_s=0.0, yaw_rate_degps=100.0, yaw_deadband_deg=0.0)
-    )
+    config = row(dt_s=1.0, dynamics=travelling)
     twin = WindFarmTwin(config, 1, dtype=torch.float64)
     start = twin.reset(torch.tensor([0])).hidden[GROUP][0, 1, H["true_power_kw"]]
     for second in range(1, 110):
@@ -125,7 +123,9 @@ def test_power_follows_its_lag() -> None:
     limited[GROUP][..., 1] = 0.1
     powers = [twin.step(limited).hidden[GROUP][0, 0, H["true_power_kw"]].item() for _ in range(120)]
     assert powers[-1] == pytest.approx(500.0, rel=2e-3)
-    assert before > powers[0] > powers[1] > powers[5]
+    # the limit bites once the pitch has left fine pitch far enough; then power sinks without overshoot
+    assert before >= powers[0] > powers[10] > powers[20] > powers[40]
+    assert min(powers) >= 500.0
 
 
 def test_an_outage_stops_power_and_wake() -> None:
