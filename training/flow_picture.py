@@ -15,6 +15,7 @@ FloatArray = NDArray[np.float64]
 
 _RESOLUTION = (240, 120)
 _MARGIN_D = 4.0
+_DARKEST = 0.35
 
 
 def draw_flow(
@@ -39,7 +40,13 @@ def draw_flow(
     x, y = np.asarray(model.layout_x), np.asarray(model.layout_y)
     diameter = float(np.asarray(model.core.farm.rotor_diameters).max())
     height = float(np.asarray(model.core.farm.hub_heights).max())
-    figure = Figure(figsize=(9.0, 3.0 * len(cases)), layout="constrained")
+    margin = _MARGIN_D * diameter
+    east, north = np.meshgrid(
+        np.linspace(x.min() - margin, x.max() + margin, _RESOLUTION[0]),
+        np.linspace(y.min() - margin, y.max() + margin, _RESOLUTION[1]),
+    )
+    points = (east.ravel(), north.ravel(), np.full(east.size, height))
+    figure = Figure(figsize=(9.0, 3.6 * len(cases)), layout="compressed")
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(figure.subplots(len(cases), 1, sharex=True))
     mesh = None
@@ -48,18 +55,14 @@ def draw_flow(
         model.set(yaw_angles=offsets_deg[None])
         model.run()
         power_mw = float(np.sum(model.get_turbine_powers())) / 1e6
-        plane = model.calculate_horizontal_plane(
-            height=height, x_resolution=_RESOLUTION[0], y_resolution=_RESOLUTION[1]
+        speed = np.asarray(model.sample_flow_at_points(*points))[0].reshape(east.shape)
+        mesh = axis.pcolormesh(
+            east, north, speed, cmap="viridis", shading="gouraud", vmin=_DARKEST * wind.speed_mps, vmax=wind.speed_mps
         )
-        shape = (plane.resolution[1], plane.resolution[0])
-        grids = (plane.df[name].to_numpy().reshape(shape) for name in ("x1", "x2", "u"))
-        mesh = axis.pcolormesh(*grids, cmap="viridis", shading="auto", vmin=0.35 * wind.speed_mps, vmax=wind.speed_mps)
         _draw_rotors(axis, x, y, diameter, wind.direction_deg - offsets_deg)
         axis.set_title(f"{title}: {power_mw:.3f} MW", loc="left", fontsize=10)
         axis.set_aspect("equal")
         axis.set_ylabel("north, m")
-        axis.set_xlim(x.min() - _MARGIN_D * diameter, x.max() + 2 * _MARGIN_D * diameter)
-        axis.set_ylim(y.min() - _MARGIN_D * diameter, y.max() + _MARGIN_D * diameter)
     axes[-1].set_xlabel(
         f"east, m    (wind from {wind.direction_deg:.0f} deg, {wind.speed_mps:.1f} m/s, FLORIS {_floris_version()})"
     )

@@ -9,7 +9,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -134,29 +134,30 @@ def percent_interval(interval: Interval | None, digits: int = 2) -> str:
 
 def standings_table(standings: Sequence[Standing], references: Sequence[str], title: str) -> Table:
     """The comparison of policies on a plant as a table."""
-    columns = ["policy", "energy MWh"]
-    for reference in references:
-        columns += [f"over {reference}: this wind, 95 %", f"over {reference}: winds like it, 95 %"]
-    columns += ["yaw travel deg/h", "load change", "worst turbine", "interventions", "fallback periods"]
-    rows: list[tuple[Cell, ...]] = []
-    for s in standings:
-        row: list[Cell] = [s.policy, f"{s.energy_mwh:.3f}"]
-        for reference in references:
-            row += [percent_interval(s.gain_seeds.get(reference)), percent_interval(s.gain.get(reference))]
-        travel = None if s.yaw_travel_deg_per_h is None else f"{s.yaw_travel_deg_per_h:.1f}"
-        row += [travel, percent(s.load_change, 1), percent(s.load_change_worst, 1), s.interventions, s.fallback_periods]
-        rows.append(tuple(row))
+    rows: list[tuple[Cell, ...]] = [("energy, MWh", *(f"{s.energy_mwh:.2f}" for s in standings))]
+    for name in references:
+        rows.append((f"over {name}, this wind", *(percent_interval(s.gain_seeds.get(name)) for s in standings)))
+        rows.append((f"over {name}, winds like it", *(percent_interval(s.gain.get(name)) for s in standings)))
+    lines: tuple[tuple[str, Callable[[Standing], Cell]], ...] = (
+        ("yaw travel, deg/h", lambda s: None if s.yaw_travel_deg_per_h is None else f"{s.yaw_travel_deg_per_h:.1f}"),
+        ("load change, mean", lambda s: percent(s.load_change, 1)),
+        ("load change, worst turbine", lambda s: percent(s.load_change_worst, 1)),
+        ("interventions of the shield", lambda s: s.interventions),
+        ("periods with a fallback", lambda s: s.fallback_periods),
+    )
+    rows += [(label, *(cell(s) for s in standings)) for label, cell in lines]
+    columns = ("", *(s.policy for s in standings))
     first = standings[0]
     blocks = sorted({i.block for s in standings for i in s.gain.values()})
     notes = (
         f"{first.n_seeds} plant seed(s) of {first.hours:g} h each; every policy meets the same wind, gusts, sensor "
         "errors and outages.",
-        "This wind: Student's interval over seeds (gusts, noise, biases differ; the wind's series does not).",
+        "95 % intervals. This wind: Student's over seeds (gusts, noise, biases differ; the wind's series does not).",
         f"Winds like it: block bootstrap over time, blocks of {' and '.join(map(str, blocks)) or '-'} periods.",
         f"Yaw travel: mean of a turbine. Load: surrogate of the plant, against {references[0] if references else '-'}, "
         "mean over turbines.",
     )
-    return Table(title, tuple(columns), tuple(rows), notes, {"standings": [_standing(s) for s in standings]})
+    return Table(title, columns, tuple(rows), notes, {"standings": [_standing(s) for s in standings]})
 
 
 def _standing(standing: Standing) -> dict[str, Any]:
