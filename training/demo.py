@@ -33,7 +33,7 @@ from .steady_evaluation import SteadyWind
 
 T = TypeVar("T")
 
-FULL_MINUTES = 5.0
+FULL_MINUTES = 4.0
 """What the stages of configs/wind_farm/demo.yaml take together on two cores."""
 
 _SHORTEST_HOURS = 1.0

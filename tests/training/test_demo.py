@@ -41,7 +41,7 @@ def test_an_installed_wheel_says_where_configurations_are(tmp_path: Path, monkey
 
 def test_minutes_stretch_training_and_proof() -> None:
     config = load(command.find_config(), DemoConfiguration)
-    half = config.scaled(2.5, "demo.yaml")
+    half = config.scaled(2.0, "demo.yaml")
     assert half.train["iterations"] == round(config.train["iterations"] / 2)
     assert half.hours == config.hours / 2
     assert config.scaled(0.2, "demo.yaml").hours == 1.0

@@ -15,7 +15,7 @@ twin with Ray, prove it on an independent plant (FLORIS, with travelling wakes, 
 greedy and the table in the same measured wind, serve that plant behind OPC UA and control it through the shield.
 
 It ends with a table (energy with 95 % intervals, yaw travel, load), a picture of the flow before and after, and a
-folder with everything. About 5 minutes on two cores. Ctrl-C at any time; the same command goes on.
+folder with everything. About 4 minutes on two cores. Ctrl-C at any time; the same command goes on.
 """
 EPILOG = """\
 examples:
