@@ -32,7 +32,9 @@ class RelationalEncoder:
     stands behind it; then for each neighbour behind it, nearest first: presence, distance / 10 D, sideways / 2 D,
     closeness, and on which side it stands, finely (the best offset changes its sign where two turbines are in
     line, within a few hundredths of a diameter); then the same for each neighbour in front. ``filter_s`` is the
-    time constant of the wind estimate.
+    time constant of the wind estimate. With ``exposure``, for farms of many rows: how much of a turbine stands in
+    wakes, and to which side, up and down the wind (sums over all neighbours that fade over 8 D), and the same
+    first sum of each listed neighbour, which tells how much of its loss a turbine has to answer for.
     """
 
     name = "relational"
@@ -45,14 +47,17 @@ class RelationalEncoder:
         n_upstream: int = 4,
         reach_d: float = 25.0,
         filter_s: float = 60.0,
+        exposure: bool = False,
     ) -> None:
         self._nameplate = nameplate
         self._n_downstream, self._n_upstream = n_downstream, n_upstream
         self._reach_d, self._filter_s = reach_d, filter_s
+        self._exposure = exposure
 
     @property
     def n_features(self) -> int:
-        return 4 + _PER_NEIGHBOUR * (self._n_downstream + self._n_upstream)
+        own, each = (8, _PER_NEIGHBOUR + 1) if self._exposure else (4, _PER_NEIGHBOUR)
+        return own + each * (self._n_downstream + self._n_upstream)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -60,6 +65,7 @@ class RelationalEncoder:
             "n_upstream": self._n_upstream,
             "reach_d": self._reach_d,
             "filter_s": self._filter_s,
+            "exposure": self._exposure,
         }
 
     def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
@@ -104,9 +110,16 @@ class RelationalEncoder:
             open_air,
             here * (behind.sum(-1) > 0),
         )
+        exposed = None
+        if self._exposure:
+            weight = xp.exp(-0.5 * sideways * sideways - abs(downstream) / 8.0)
+            exposed = (ahead * weight).sum(-1)
+            shading = behind * weight
+            sides = ((ahead * weight * sideways).sum(-1), (shading * sideways).sum(-1))
+            own = (*own, exposed, shading.sum(-1), *sides)
         features = [xp.stack(own, -1)]
         for mask, count_of, sign in ((behind, self._n_downstream, 1.0), (ahead, self._n_upstream, -1.0)):
-            features.append(self._nearest(xp, mask, sign * downstream, sideways, count_of))
+            features.append(self._nearest(xp, mask, sign * downstream, sideways, exposed, count_of))
         encoded = _join(xp, features) * here[..., None]
         wind = _join(xp, [east, north, speed, turbulence])
         return encoded, {"wind": wind, "started": xp.ones_like(memory["started"])}
@@ -122,26 +135,30 @@ class RelationalEncoder:
             (across[:, None, :] - across[:, :, None]) / diameter,
         )
 
-    def _nearest(self, xp: Any, mask: Array, distance: Array, sideways: Array, count: int) -> Array:
-        """Features ``[B, N, 6 * count]`` of the nearest masked neighbours; zeros where there are fewer."""
+    def _nearest(
+        self, xp: Any, mask: Array, distance: Array, sideways: Array, exposed: Array | None, count: int
+    ) -> Array:
+        """Features ``[B, N, F]`` of the ``count`` nearest masked neighbours; zeros where there are fewer."""
         key = xp.where(mask > 0, distance, xp.full_like(distance, _FAR))
         order = xp.argsort(key, -1)[..., :count]
         take = getattr(xp, "take_along_dim", None) or xp.take_along_axis
         near, lateral, there = take(distance, order, -1), take(sideways, order, -1), take(mask, order, -1)
-        parts = (
+        parts = [
             there,
             near / 10.0 * there,
             lateral / 2.0 * there,
             xp.exp(-0.5 * lateral * lateral) * there,
             xp.tanh(4.0 * lateral) * there,
             xp.tanh(30.0 * (lateral + 0.02)) * there,
-        )
+        ]
+        if exposed is not None:
+            parts.append(take(exposed[:, None, :] + xp.zeros_like(distance), order, -1) * there)
         stacked = xp.stack(parts, -1)
-        rows, assets, found = stacked.shape[:3]
-        flat = stacked.reshape(rows, assets, _PER_NEIGHBOUR * found)
+        rows, assets, found, each = stacked.shape
+        flat = stacked.reshape(rows, assets, each * found)
         if found == count:
             return flat
-        return _join(xp, [flat, xp.zeros((rows, assets, _PER_NEIGHBOUR * (count - found)), dtype=flat.dtype)])
+        return _join(xp, [flat, xp.zeros((rows, assets, each * (count - found)), dtype=flat.dtype)])
 
 
 def _mean_heading(xp: Any, measured: Array, weight: Array) -> tuple[Array, Array]:
