@@ -37,10 +37,11 @@ from ...envs.task import Score
 from ...envs.twin import Parameter, Readings, Snapshot, Tensors
 from ..configuration import EncoderChoice, RolloutConfiguration, TaskChoice, TrainConfiguration
 from ..problem import Problem
+from ..report import Cell, Table, provenance
 from ..trainer import Trainer
 from ..workers import make_collector
 
-NAME = "reference-task"
+NAME = "reference_task"
 SUMMARY = "learner: agent-steps per CPU second on the 8-asset drift task, against a plain torch PPO loop"
 
 GROUP, N_ASSETS, N_SIGNALS, N_COMMANDS, HORIZON = "asset", 8, 10, 2, 100
@@ -224,6 +225,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of either side (default 3)")
     parser.add_argument("--minimum", type=float, default=1.0, help="smallest ratio that passes (default 1.0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table as Markdown, CSV and JSON")
     parser.add_argument("--one", action="store_true", help="time our side once, in this process, and print JSON")
 
 
@@ -260,6 +262,15 @@ def run(arguments: argparse.Namespace) -> int:
         f"ratio: {ratio:.2f} (rounds {', '.join(f'{r:.2f}' for r in ratios)}), "
         f"bar {arguments.minimum:.2f}: {'passed' if passed else 'MISSED'}"
     )
+    if arguments.out is not None:
+        rows: list[tuple[Cell, ...]] = [
+            (k + 1, a["sps_cpu"], b["sps_cpu"], round(r, 2))
+            for k, (a, b, r) in enumerate(zip(ours, theirs, ratios, strict=True))
+        ]
+        rows.append(("median", median(a["sps_cpu"] for a in ours), speed, round(ratio, 2)))
+        notes = ("Agent-steps per CPU second, sampling and learning, one thread; rounds interleaved in one job.",)
+        table = Table("Reference task", ("round", "twinloop", "torch_ppo.py", "ratio"), tuple(rows), notes)
+        table.write(arguments.out, NAME, provenance())
     return 0 if passed else 1
 
 
