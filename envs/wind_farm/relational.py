@@ -23,6 +23,9 @@ _MEASURED = {signal.name: k for k, signal in enumerate(MEASURED)}
 _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
 _FAR = 1e9
 _PER_NEIGHBOUR = 6
+_SIDE_FIRST = 1e-3
+"""Distance, per distance sideways, by which of two neighbours equally far the one with the lower coordinate across the
+wind comes first. Well above rounding, so that float32 in training and float64 on the edge list them in one order."""
 
 
 class RelationalEncoder:
@@ -72,7 +75,7 @@ class RelationalEncoder:
         """Memory of fresh rows: the estimate ``[B, 4]`` (east, north, speed, turbulence), not yet set."""
         del n_assets
         xp = _namespace(like)
-        return {"wind": xp.zeros((n_rows, 4), dtype=like.dtype), "started": xp.zeros((n_rows, 1), dtype=like.dtype)}
+        return {"wind": _zeros(xp, (n_rows, 4), like), "started": _zeros(xp, (n_rows, 1), like)}
 
     def encode(
         self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
@@ -139,8 +142,8 @@ class RelationalEncoder:
         self, xp: Any, mask: Array, distance: Array, sideways: Array, exposed: Array | None, count: int
     ) -> Array:
         """Features ``[B, N, F]`` of the ``count`` nearest masked neighbours; zeros where there are fewer."""
-        key = xp.where(mask > 0, distance, xp.full_like(distance, _FAR))
-        order = xp.argsort(key, -1)[..., :count]
+        key = xp.where(mask > 0, distance + _SIDE_FIRST * sideways, xp.full_like(distance, _FAR))
+        order = xp.argsort(key, stable=True)[..., :count]
         take = getattr(xp, "take_along_dim", None) or xp.take_along_axis
         near, lateral, there = take(distance, order, -1), take(sideways, order, -1), take(mask, order, -1)
         parts = [
@@ -158,7 +161,7 @@ class RelationalEncoder:
         flat = stacked.reshape(rows, assets, each * found)
         if found == count:
             return flat
-        return _join(xp, [flat, xp.zeros((rows, assets, each * (count - found)), dtype=flat.dtype)])
+        return _join(xp, [flat, _zeros(xp, (rows, assets, each * (count - found)), flat)])
 
 
 def _mean_heading(xp: Any, measured: Array, weight: Array) -> tuple[Array, Array]:
@@ -166,6 +169,11 @@ def _mean_heading(xp: Any, measured: Array, weight: Array) -> tuple[Array, Array
     angle = measured[..., _MEASURED["wind_direction_deg"]] * (math.pi / 180.0)
     total = weight.sum(-1)[:, None] + 1e-6
     return (-(xp.sin(angle) * weight).sum(-1)[:, None] / total, -(xp.cos(angle) * weight).sum(-1)[:, None] / total)
+
+
+def _zeros(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
+    """Zeros of the type, and on the device, of ``like``."""
+    return xp.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 def _join(xp: Any, parts: list[Array]) -> Array:
