@@ -107,7 +107,7 @@ class RelationalEncoder:
         speed = old[:, 2:3] * keep + speed_now * (1.0 - keep)
         turbulence = old[:, 3:4] * keep + turbulence_now * (1.0 - keep)
 
-        own = (
+        own: tuple[Array, ...] = (
             speed / 10.0 + 0.0 * here,
             turbulence / 0.1 + 0.0 * here,
             open_air,
