@@ -144,7 +144,7 @@ class FarmPhysics:
         operation = self._solve(s, types, parameters, torch.deg2rad(s["offset_deg"]), s["power_limit_pu"])
         s |= _operated(operation) | self._gusts(s)
         s |= {"power_kw": self._gusty_power(s, types), "seen_turbulence": operation.turbulence}
-        if weather.is_drifting(self.config.inflow):
+        if weather.is_drifting(self.config.inflow) or self.config.dynamics.outage_rate_per_day > 0:
             s["aligned_power_kw"] = self._aligned(s, types, parameters)
         return s
 

@@ -138,6 +138,21 @@ def test_an_outage_stops_power_and_wake() -> None:
     assert readings.hidden[GROUP][0, 0, H["thrust_pu"]] < 1e-3
 
 
+@pytest.mark.parametrize("kind", ["steady", "dynamic"])
+def test_a_farm_that_does_nothing_gains_nothing_in_an_outage(kind: str) -> None:
+    """The aligned farm of the reward has the same turbines out of service."""
+    dynamics = Dynamics(kind=kind, outage_rate_per_day=300.0, power_lag_s=0.0, aligned_refresh_s=10.0)
+    twin = WindFarmTwin(row(dynamics=dynamics), 1, dtype=torch.float64)
+    twin.reset(torch.tensor([5]))
+    for _ in range(60):
+        hidden = twin.step(commands([0.0, 0.0, 0.0])).hidden[GROUP][0]
+        if kind == "steady":
+            torch.testing.assert_close(hidden[:, H["true_power_kw"]], hidden[:, H["aligned_power_kw"]])
+        out = hidden[:, H["true_power_kw"]] == 0
+        assert (hidden[out, H["aligned_power_kw"]] == 0).all()
+    assert out.any()
+
+
 def test_sensor_noise_has_the_declared_size() -> None:
     twin = WindFarmTwin(row(sensors=Sensors(vane_noise_deg=2.0, wind_speed_noise_pu=0.05)), 2000)
     measured = twin.reset(torch.arange(2000)).measured[GROUP]
