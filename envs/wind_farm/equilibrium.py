@@ -4,8 +4,8 @@ A turbine's operation needs what all turbines upstream of it shed, so the soluti
 downstream order once. That order is a loop over ranks, not over replicas; the dynamic twin, where wakes take time
 to travel, needs no such loop (:mod:`.travel`).
 
-Kernels run along the replica axis. Its length is padded to a multiple of 64 and cut into shards that fit the cache;
-a replica's result then does not depend on the batch it is in.
+Kernels run along the replica axis, whose length the twin pads to a multiple of 64: a replica's result then does not
+depend on the batch that it is in.
 """
 
 from __future__ import annotations
