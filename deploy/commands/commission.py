@@ -22,6 +22,8 @@ examples:
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed 60 --set plant.seed=7
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
+
+exit status: 0 stopped by Ctrl-C, 2 wrong input, or a port that cannot be opened.
 """
 
 

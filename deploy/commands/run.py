@@ -42,9 +42,9 @@ Ctrl-C leaves the walk. The shield is software above the equipment's own safety 
 """
 EPILOG = """\
 examples:
-  twinloop run runs/row3/artifact --plant configs/wind_farm/plant_row3.yaml --periods 360
-  twinloop run runs/row3/artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --journal farm.journal
-  twinloop run --policy greedy --plant configs/wind_farm/plant_row3.yaml --set plant.seed=3 --periods 360
+  twinloop run runs/demo/train/artifact --plant configs/wind_farm/plant_ablaincourt.yaml --periods 360
+  twinloop run runs/demo/train/artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --journal farm.journal
+  twinloop run --policy greedy --plant configs/wind_farm/plant_ablaincourt.yaml --set plant.seed=3 --periods 360
 
 exit status: 0 done, 130 stopped by Ctrl-C, 2 the plant or the journal was lost, or wrong input.
 """

@@ -32,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  twinloop sites               all sites, one a line\n"
         "  twinloop sites wind_farm     one site's signals with units, ranges and rate limits\n\n"
         "Signals are those of the site's default configuration. 'measured' signals exist on the plant and policies\n"
-        "may see them; 'hidden' ones exist in the twin only; 'statics' are constants of an asset."
+        "may see them; 'hidden' ones exist in the twin only; 'statics' are constants of an asset.\n\n"
+        "exit status: 0 done, 2 wrong input, such as a site that is not installed."
     )
     parser.add_argument("site", nargs="?", help="name of a site to show")
 

@@ -15,6 +15,8 @@ examples:
   twinloop bench
   twinloop bench steady_gain runs/any_farm/artifact --random 20
   twinloop bench plant_day --help
+
+exit status: 0 the bar is met, 1 it is missed, 2 wrong input.
 """
 
 

@@ -23,6 +23,8 @@ examples:
   twinloop demo --minutes 2 --out runs/short
   twinloop demo --resume --out runs/short
   twinloop demo --config my_farm.yaml
+
+exit status: 0 done, 130 stopped by Ctrl-C, 2 wrong input.
 """
 CONFIG = Path("configs") / "wind_farm" / "demo.yaml"
 RUNS = Path("runs")

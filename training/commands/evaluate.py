@@ -22,6 +22,8 @@ examples:
   twinloop evaluate runs/any_farm/artifact --plant configs/wind_farm/evaluate_ablaincourt.yaml --seeds 0,1,2 --hours 6
   twinloop evaluate runs/any_farm/artifact --plant configs/wind_farm/plant_ablaincourt.yaml \\
       --against greedy --set plant.dropout_pu=0.05 --set plant.vane_bias_deg=3
+
+exit status: 0 done, 130 stopped by Ctrl-C, 2 wrong input.
 """
 MOST_PROCESSES = 2
 

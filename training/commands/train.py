@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-NAME = "train"
-SUMMARY = "train a policy in the twin, and save it as an artifact"
 DESCRIPTION = """\
 Train the agents that a configuration describes and write everything into a run folder: the resolved
 configuration, versions, seeds, figures (metrics.jsonl, TensorBoard), checkpoints, and the artifact at the end.
 
-  twinloop train configs/wind_farm/train.yaml
-  twinloop train configs/wind_farm/train.yaml --set learner.lr=1e-4 --set rollout.steps=32 --workers 2
-  twinloop train --resume runs/row3-20260102T030405Z
-
 Ctrl-C stops after saving the last whole iteration; --resume carries on from there, bit for bit, and may use
 another number of workers. Results never depend on the number of workers.
+"""
+EPILOG = """\
+examples:
+  twinloop train configs/wind_farm/train_ablaincourt.yaml
+  twinloop train configs/wind_farm/train_ablaincourt.yaml --set learner.lr=1e-4 --set iterations=50 --workers 2
+  twinloop train --resume runs/ablaincourt-20260102T030405Z
+
+exit status: 0 done, 130 stopped by Ctrl-C, 2 wrong input.
 """
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 
@@ -24,7 +26,7 @@ INTERRUPTED = 130  # what shells give a program that Ctrl-C ended
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description = DESCRIPTION
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="YAML file of kind train")
     parser.add_argument(
         "--set",
