@@ -52,7 +52,7 @@ PACKAGE_EXTRAS = {
     "pettingzoo": ("twin", "train"),
     "psutil": ("train",),
     "ray": ("ray",),
-    "scipy": ("wind",),
+    "scipy": ("wind", "train"),
     "stable_baselines3": ("sb3",),
     "tensorboard": ("train",),
     "torch": ("twin", "train"),
