@@ -133,15 +133,24 @@ class _Run:
             ending = Ending.INTERRUPTED
         except JournalError as error:
             ending, self._detail = Ending.JOURNAL_LOST, str(error)
+        except BaseException as error:
+            self._detail = f"{type(error).__name__}: {error}"
+            raise
         finally:
             self._worker.close()
-            ending = self._hand_back(ending)
+            try:
+                ending = self._hand_back(ending)
+            finally:
+                self._close(ending or Ending.FAILED)
+        return self._summary(ending)
+
+    def _close(self, ending: Ending) -> None:
+        """The journal's last row, however the run ended."""
         try:
             self._append({"kind": "end", "utc_s": time.time(), "previous": self._outcome, **self._counts(ending)})
         except JournalError as error:
             self._detail = str(error)
         self._journal.close()
-        return self._summary(ending)
 
     def _start(self) -> None:
         self._append(

@@ -388,6 +388,22 @@ def test_a_disk_that_fills_up_in_mid_run_stops_all_writing(tmp_path: Path) -> No
     assert verify(tmp_path / "journal", summary.journal_head).problems == ()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_what_nobody_foresaw_is_raised_after_an_orderly_end(tmp_path: Path, again: bool) -> None:
+    plant = Turbines()
+
+    def leave(period: Period) -> None:
+        if period.number == 4 or (again and period.handing_back):
+            raise SystemExit("the host is going down")
+
+    with pytest.raises(SystemExit):
+        run(tmp_path, plant, Steering(20.0), on_period=leave)
+    end = read(tmp_path / "journal")[-1]
+    assert (end["kind"], end["ending"], end["handed_back"]) == ("end", Ending.FAILED.value, not again)
+    assert "going down" in end["detail"]
+    assert verify(tmp_path / "journal").ended
+
+
 # People
 
 
