@@ -31,7 +31,7 @@ from asyncua.server.server import Server
 
 from ...envs.errors import PlantError
 from ...envs.nameplate import Signal
-from ...envs.plant import Plant, Quality
+from ...envs.plant import Plant, Quality, Telemetry
 from . import opcua_address as address
 from .opcua_address import Point
 
@@ -73,6 +73,8 @@ class OpcUaPlantServer:
         self._silent_periods = 0
         self._tripped = False
         self._heartbeat = 0
+        self._telemetry: Telemetry | None = None
+        self._clock_s = 0.0
         self._failure: BaseException | None = None
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
@@ -140,6 +142,7 @@ class OpcUaPlantServer:
         self._index = await server.register_namespace(address.NAMESPACE_URI)
         await self._build()
         server.iserver.attribute_service = _LimitedWrites(server.iserver.aspace, self._judge)
+        self._read()
         await self._publish()
         async with server:
             self._ready.set()
@@ -161,7 +164,7 @@ class OpcUaPlantServer:
         for name, value, kind in (
             (address.NAMEPLATE, text, ua.VariantType.String),
             (address.NAMEPLATE_HASH, self._nameplate.hash, ua.VariantType.String),
-            (address.CLOCK, float(self._plant.clock_s), ua.VariantType.Double),
+            (address.CLOCK, 0.0, ua.VariantType.Double),
             (address.HEARTBEAT, 0, ua.VariantType.UInt32),
             (address.CLIENT_HEARTBEAT, 0, ua.VariantType.UInt32),
             (address.WALL_PERIOD, self._wall_period_s, ua.VariantType.Double),
@@ -251,7 +254,7 @@ class OpcUaPlantServer:
             return ua.StatusCode(ua.StatusCodes.BadInvalidState)
         if not await self._advance():
             return ua.StatusCode(ua.StatusCodes.BadDeviceFailure)
-        return [ua.Variant(float(self._plant.clock_s), ua.VariantType.Double)]
+        return [ua.Variant(self._clock_s, ua.VariantType.Double)]
 
     async def _advance(self) -> bool:
         """One period of the plant under the commands that the nodes hold; False when the plant failed."""
@@ -271,6 +274,7 @@ class OpcUaPlantServer:
                 # In a thread, so that clients are answered while the plant computes.
                 accepted = await asyncio.to_thread(self._plant.write, commands)
                 await asyncio.to_thread(self._plant.advance)
+                await asyncio.to_thread(self._read)
             except Exception:
                 _logger.exception("the plant failed; its values are published as bad")
                 await self._publish(is_failed=True)
@@ -294,8 +298,13 @@ class OpcUaPlantServer:
             "no client for %d periods: commands are neutral, equipment is on its own control", self._silent_periods
         )
 
+    def _read(self) -> None:
+        self._telemetry, self._clock_s = self._plant.read(), float(self._plant.clock_s)
+
     async def _publish(self, is_failed: bool = False) -> None:
-        telemetry = self._plant.read()
+        """Show the last reading; as bad where the plant has failed since."""
+        telemetry = self._telemetry
+        assert telemetry is not None  # the first is read before the server starts; narrows the type
         for point in self._measured:
             place = (point.row, point.column)
             quality = Quality.BAD if is_failed else Quality(int(telemetry.quality[point.group][place]))
@@ -305,7 +314,7 @@ class OpcUaPlantServer:
                 source_time_s=float(telemetry.source_time_s[point.group][place]),
                 quality=quality,
             )
-        await self._put(address.CLOCK, float(self._plant.clock_s))
+        await self._put(address.CLOCK, self._clock_s)
         await self._put(address.WATCHDOG, self._tripped, ua.VariantType.Boolean)
         await self._put(address.HEARTBEAT, self._heartbeat, ua.VariantType.UInt32)
 
@@ -319,7 +328,7 @@ class OpcUaPlantServer:
         quality: Quality = Quality.GOOD,
     ) -> None:
         """Store past the clients' checks. OPC 10000-4, 7.7.1: the value of a bad reading is null."""
-        moment = dt.datetime.fromtimestamp(self._plant.clock_s if source_time_s is None else source_time_s, tz=dt.UTC)
+        moment = dt.datetime.fromtimestamp(self._clock_s if source_time_s is None else source_time_s, tz=dt.UTC)
         reading = ua.DataValue(
             ua.Variant(value, variant),
             StatusCode=ua.StatusCode(_STATUS[quality]),

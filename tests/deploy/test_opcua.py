@@ -19,9 +19,9 @@ from twinloop.deploy.drivers.opcua_server import OpcUaPlantServer
 from twinloop.envs.conformance import check_plant
 from twinloop.envs.errors import NameplateError, PlantError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
-from twinloop.envs.plant import Plant, Quality
+from twinloop.envs.plant import Plant, Quality, Telemetry
 from twinloop.envs.wind_farm.config import FlorisPlantConfig, NamedLayout, WindFarmConfig
-from twinloop.envs.wind_farm.plant import FlorisPlant
+from twinloop.envs.wind_farm.plant import EPOCH_UTC_S, FlorisPlant
 
 ua: Any = _typed_ua  # asyncua annotates with OPC UA's types, and takes and gives Python's
 FREE = "opc.tcp://127.0.0.1:0/twinloop"
@@ -227,6 +227,28 @@ def test_a_failing_plant_is_served_with_bad_quality() -> None:
         with pytest.raises(PlantError, match="BadDeviceFailure"):
             client.advance()
         assert np.all(client.read().quality["turbine"] == Quality.BAD)
+
+
+class MutePlant(FlorisPlant):
+    """A plant that cannot be read any more once it has made a step, until it has failed twice."""
+
+    failures = 0
+
+    def read(self) -> Telemetry:
+        if self.clock_s > EPOCH_UTC_S and self.failures < 2:
+            self.failures += 1
+            raise RuntimeError("the gateway is gone")
+        return super().read()
+
+
+def test_a_plant_that_cannot_be_read_is_served_with_bad_quality_until_it_can() -> None:
+    with served(MutePlant(FARM, FlorisPlantConfig())) as (_, client):
+        for _ in range(2):
+            with pytest.raises(PlantError, match="BadDeviceFailure"):
+                client.advance()
+            assert np.all(client.read().quality["turbine"] == Quality.BAD)
+        client.advance()
+        assert np.all(client.read().quality["turbine"] == Quality.GOOD)
 
 
 def test_a_busy_port_is_named_with_a_remedy(shared: Shared) -> None:
