@@ -68,7 +68,8 @@ class Period:
 class Runtime:
     """Runs one policy on one plant behind one shield; everything is journalled before it is sent.
 
-    At the start the plant is taken to obey its neutral commands. The runtime never resets or closes the plant.
+    At the start the plant is taken to obey its neutral commands, and again when a reading's notes say that its watchdog
+    tripped (``watchdog_tripped``). The runtime never resets or closes the plant.
     """
 
     def __init__(
@@ -175,6 +176,8 @@ class _Run:
         telemetry = self._link.read()
         begun_s = time.perf_counter()
         now_s = self._link.now_s()
+        if _watchdog_tripped(telemetry):  # the plant has put its commands to neutral since the last write
+            self._state = self._shield.accepted(self._state, self._neutral)
         guarded = self._shield.guard(telemetry, now_s, self._state)
         if handing_back:
             proposed, absent, turn = None, Code.HAND_BACK, {"outcome": "handing back"}
@@ -313,6 +316,11 @@ class _Run:
             latency_p99_ms=self._tally.latency_ms(99.0),
             journal_head=self._head,
         )
+
+
+def _watchdog_tripped(telemetry: Any) -> bool:
+    notes = getattr(telemetry, "notes", None)
+    return isinstance(notes, Mapping) and notes.get("watchdog_tripped") is True
 
 
 def _without_rows(commands: Any) -> Any:

@@ -218,6 +218,38 @@ def test_a_plant_that_comes_back_is_taken_up_where_it_stands(tmp_path: Path) -> 
     assert_orderly(tmp_path, plant, summary)
 
 
+def test_after_the_plants_watchdog_tripped_commands_start_from_neutral_again(tmp_path: Path) -> None:
+    class Watchful(Turbines):
+        """Goes to neutral after three silent periods, as the OPC UA server's watchdog does, and says so."""
+
+        def __init__(self) -> None:
+            super().__init__(dead=lambda period: 8 <= period < 14)
+            self.silent = 0
+            self.steps_deg: list[float] = []
+
+        def read(self) -> Telemetry:
+            return dataclasses.replace(super().read(), notes={"watchdog_tripped": self.silent >= 3})
+
+        def write(self, commands: Arrays) -> Arrays:
+            held = self.commands
+            accepted = super().write(commands)
+            self.silent = 0
+            self.steps_deg.append(float(np.abs(self.commands - held)[:, 0].max()))
+            return accepted
+
+        def advance(self) -> None:
+            self.silent += 1
+            if self.silent > 3:
+                self.commands = np.tile(FARM.group(GROUP).neutral(), (N, 1))
+            super().advance()
+
+    plant = Watchful()
+    summary = run(tmp_path, plant, Steering(20.0), n_periods=30)
+    assert summary.ending is Ending.COMPLETED
+    assert summary.plant_errors > 0
+    assert max(plant.steps_deg) <= 3.0 + 1e-9
+
+
 def test_a_write_that_arrived_but_was_not_answered_never_makes_a_jump(tmp_path: Path) -> None:
     class Deaf(Turbines):
         def write(self, commands: Arrays) -> Arrays:
