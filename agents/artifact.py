@@ -1,6 +1,7 @@
 """A trained policy as a folder that runs with numpy and onnxruntime alone.
 
-artifact.json         format, scope, site, hashes of the nameplate, encoders, provenance, evaluation report
+artifact.json         format, scope, site, hashes of the nameplate, encoders, provenance
+report.json           what evaluations found, by name; the one file that may be added to later
 nameplate.json        the site that the policy was trained for
 policy_<group>.onnx   normaliser, network and scaling: features [rows, F] -> commands [rows, A]
 weights_<group>.npz   the same numbers for the forward pass in numpy, which checks the graph at start
@@ -36,6 +37,7 @@ from .policy import Commands, Memory
 
 FORMAT_VERSION = 1
 MANIFEST = "MANIFEST.sha256"
+REPORT = "report.json"
 CHECK_TOLERANCE_PU = 1e-5
 """Largest difference of numpy and onnxruntime that passes the start-up check, as a share of a command's range."""
 
@@ -81,9 +83,9 @@ def save_artifact(
                 "groups": sorted(weights),
                 "encoders": {group: dict(encoder) for group, encoder in encoders.items()},
                 "provenance": provenance,
-                "report": report,
             }
         ),
+        REPORT: _json(report),
     }
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -93,7 +95,7 @@ def save_artifact(
             files[f"policy_{group}.onnx"] = to_onnx(mlp)
             np.savez(partial / f"weights_{group}.npz", allow_pickle=False, **mlp.to_arrays())
             files[f"weights_{group}.npz"] = (partial / f"weights_{group}.npz").read_bytes()
-        files[MANIFEST] = "".join(f"{_sha256(files[name])}  {name}\n" for name in sorted(files)).encode()
+        files[MANIFEST] = _manifest(files)
         for name, data in files.items():
             with (partial / name).open("wb") as file:
                 file.write(data)
@@ -102,6 +104,25 @@ def save_artifact(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def attach_report(folder: Path, name: str, report: Mapping[str, Any]) -> None:
+    """Add an evaluation to an artifact's report, replacing an earlier one of that name.
+
+    The artifact's ``hash`` names what acts, so a report does not change it. Raises :class:`ArtifactError` for a folder
+    that holds no sound artifact.
+    """
+    folder = Path(folder)
+    _check_manifest(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+    files[REPORT] = _json({**_report(folder), name: report})
+    files[MANIFEST] = _manifest(files)
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file, data in files.items():
+        (partial / file).write_bytes(data)
+    _replace(partial, folder)
 
 
 def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactPolicy:
@@ -113,7 +134,7 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactP
     folder = Path(folder)
     digest = _check_manifest(folder)
     try:
-        about = json.loads((folder / "artifact.json").read_bytes())
+        about = {**json.loads((folder / "artifact.json").read_bytes()), "report": _report(folder)}
         if about["format_version"] != FORMAT_VERSION:
             raise ArtifactError(
                 f"{folder}: format version {about['format_version']}, this twinloop reads {FORMAT_VERSION}; "
@@ -230,7 +251,7 @@ def _encoder(about: Mapping[str, Any], group: str, nameplate: Nameplate) -> Enco
 
 
 def _check_manifest(folder: Path) -> str:
-    """Compare every file with the manifest; return the manifest's own hash, which names the artifact."""
+    """Compare every file with the manifest; return the hash of all but the report's line, which names the artifact."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(
@@ -256,7 +277,18 @@ def _check_manifest(folder: Path) -> str:
     ]
     if wrong:
         raise ArtifactError(f"{folder}: differs from its manifest ({'; '.join(wrong)}); copy or export it again")
-    return _sha256(data)
+    return _sha256("".join(f"{expected[n]}  {n}\n" for n in sorted(expected) if n != REPORT).encode())
+
+
+def _manifest(files: Mapping[str, bytes]) -> bytes:
+    return "".join(f"{_sha256(files[name])}  {name}\n" for name in sorted(files)).encode()
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    """The report; empty where an artifact came without one."""
+    path = folder / REPORT
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    return found
 
 
 def _check_fit(folder: Path, scope: str, own: Nameplate, plant: Nameplate) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from twinloop.agents.artifact import MANIFEST, load_artifact, save_artifact
+from twinloop.agents.artifact import MANIFEST, attach_report, load_artifact, save_artifact
 from twinloop.agents.forward import MlpWeights, to_onnx
 from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.agents.policy import Policy
@@ -91,7 +91,7 @@ def test_the_manifest_is_what_sha256sum_reads(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     checked = subprocess.run(["sha256sum", "-c", MANIFEST], cwd=folder, capture_output=True, text=True, check=False)
     assert checked.returncode == 0
-    assert checked.stdout.count("OK") == 4
+    assert checked.stdout.count("OK") == 5
 
 
 def test_absent_assets_stay_neutral_and_bad_features_come_out_as_nan(tmp_path: Path) -> None:
@@ -296,3 +296,16 @@ def test_own_signals_are_the_same_in_numpy_and_torch_and_zero_where_absent() -> 
     assert told.shape == (2, 3, encoder.n_features)
     assert np.abs(told).max() <= 1.0
     np.testing.assert_array_equal(told[1, 2], 0.0)
+
+
+def test_an_attached_report_is_kept_and_leaves_the_policy_its_name(tmp_path: Path) -> None:
+    folder = save(tmp_path / "artifact")
+    before = load_artifact(folder)
+    attach_report(folder, "plant", {"gain_pct": 5.0})
+    attach_report(folder, "plant", {"gain_pct": 6.0})
+    after = load_artifact(folder)
+    assert after.about["report"] == {**before.about["report"], "plant": {"gain_pct": 6.0}}
+    assert after.hash == before.hash
+    (folder / "report.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"report\.json"):
+        load_artifact(folder)
