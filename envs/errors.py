@@ -19,7 +19,8 @@ Every message says where, what came, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class TwinloopError(Exception):
@@ -74,6 +75,15 @@ class JournalError(TwinloopError):
 
 class RunError(TwinloopError):
     """A run folder that cannot be used or resumed."""
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Begin the message of a wrong configuration, layout or nameplate with where it stands, such as a file's name."""
+    try:
+        yield
+    except (ConfigurationError, LayoutError, NameplateError) as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

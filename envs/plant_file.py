@@ -8,14 +8,14 @@ Reading one imports no simulator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from .configuration import Strict, load_mapping, validate
-from .errors import ConfigurationError, UnknownSiteError
+from .errors import ConfigurationError, UnknownSiteError, located
 from .registry import Site, load_site, site_names
 
 
@@ -32,18 +32,23 @@ def load_plant_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Si
     ``overrides`` are texts such as ``plant.seed=3``. Raises :class:`ConfigurationError` or :class:`UnknownSiteError`,
     naming file and key.
     """
-    file = validate(load_mapping(path, overrides), PlantFile, str(path))
+    return plant_of(load_mapping(path, overrides), str(path))
+
+
+def plant_of(data: Mapping[str, Any], where: str) -> tuple[Site, BaseModel, BaseModel]:
+    """As :func:`load_plant_file`, of a mapping that has been read; errors begin with ``where``."""
+    file = validate(data, PlantFile, where)
     kind = file.site.get("kind")
     if not isinstance(kind, str):
         raise ConfigurationError(
-            f"{path}: site.kind: {kind!r}; needed is the name of an installed site: {', '.join(site_names())}"
+            f"{where}: site.kind: {kind!r}; needed is the name of an installed site: {', '.join(site_names())}"
         )
     try:
         site = load_site(kind)
     except UnknownSiteError as error:
-        raise UnknownSiteError(f"{path}: site.kind: {error}") from error
-    return (
-        site,
-        validate(file.site, site.config_model, f"{path}: site"),
-        validate(file.plant, site.plant_config_model, f"{path}: plant"),
-    )
+        raise UnknownSiteError(f"{where}: site.kind: {error}") from error
+    site_config = validate(file.site, site.config_model, f"{where}: site")
+    plant_config = validate(file.plant, site.plant_config_model, f"{where}: plant")
+    with located(f"{where}: site"):
+        site.nameplate(site_config)  # what only the site can tell, such as an unknown layout
+    return site, site_config, plant_config

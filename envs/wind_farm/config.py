@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ..configuration import Strict
 
-Range = tuple[float, float]
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(
+            "the first end exceeds the second; give [smallest, largest], and a sector through north as [350, 370]"
+        )
+    return ends
+
+
+Angle = Annotated[float, Field(ge=-360, le=720)]
+Speed = Annotated[float, Field(gt=0, le=60)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class NamedLayout(Strict):
@@ -61,9 +72,9 @@ class Inflow(Strict):
     A range of equal ends is a constant; zero ``*_std`` switches the drift off.
     """
 
-    wind_speed_mps: Range = (8.0, 8.0)
-    wind_direction_deg: Range = (270.0, 270.0)
-    turbulence_pu: Range = (0.06, 0.06)
+    wind_speed_mps: Annotated[tuple[Speed, Speed], AfterValidator(_rising)] = (8.0, 8.0)
+    wind_direction_deg: Annotated[tuple[Angle, Angle], AfterValidator(_rising)] = (270.0, 270.0)
+    turbulence_pu: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (0.06, 0.06)
     speed_drift_std_mps: float = Field(0.0, ge=0)
     speed_drift_time_s: PositiveFloat = 1800.0
     direction_drift_std_deg: float = Field(0.0, ge=0)
@@ -113,6 +124,16 @@ class WindFarmConfig(Strict):
     inflow: Inflow = Inflow()
     sensors: Sensors = Sensors()
     dynamics: Dynamics = Dynamics()
+
+
+class RelationalSettings(Strict):
+    """Settings of the encoder ``relational``, which :mod:`twinloop.envs.wind_farm.relational` explains."""
+
+    n_downstream: NonNegativeInt = 6
+    n_upstream: NonNegativeInt = 4
+    reach_d: PositiveFloat = 25.0
+    filter_s: float = Field(60.0, ge=0)
+    exposure: bool = False
 
 
 class FlorisPlantConfig(Strict):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..configuration import validate
 from ..errors import ConfigurationError, nearest
 from ..nameplate import Nameplate
-from .config import FlorisPlantConfig, WindFarmConfig
+from .config import FlorisPlantConfig, RelationalSettings, WindFarmConfig
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,8 @@ class WindFarmSite:
         from .relational import RelationalEncoder
 
         self._known("encoder", name, self.encoders())
-        return RelationalEncoder(nameplate, **settings)
+        chosen = validate(dict(settings), RelationalSettings, "encoder.settings")
+        return RelationalEncoder(nameplate, **chosen.model_dump())
 
     def plant(self, config: WindFarmConfig, plant_config: FlorisPlantConfig) -> Plant:
         from .plant import FlorisPlant
