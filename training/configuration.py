@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +116,13 @@ class TrainConfiguration(Strict):
         except UnknownSiteError as error:
             raise ValueError(str(error)) from error
         return site.config_model.model_validate(dict(value))
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            raise ValueError("must be cpu, cuda, or cuda:1 for the second GPU")
+        return value
 
     @model_validator(mode="after")
     def _agrees(self) -> TrainConfiguration:

@@ -20,12 +20,14 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from rich.console import Console
 
 from ..envs.configuration import Strict, dump, load, validate
-from ..envs.errors import ConfigurationError, RunError
-from ..envs.plant_file import PlantFile, load_plant_file
+from ..envs.errors import ConfigurationError, RunError, located
+from ..envs.plant_file import PlantFile, load_plant_file, plant_of
 from ..envs.wind_farm.config import WindFarmConfig
 from .configuration import TrainConfiguration
 from .contestants import Contestant
+from .output_folder import make_folder
 from .plant_comparison import TABLE_FILE, Comparison, Outcome, build_table_with_progress, compare_on_plant
+from .problem import Problem
 from .progress import ProgressDisplay
 from .report import Table, percent, provenance
 from .run import RunInterrupted, resume, train
@@ -123,13 +125,15 @@ class Demo:
                     "give another --out, or the settings that it began with"
                 )
             return
-        if self.folder.exists() and any(self.folder.iterdir()):
+        if self.folder.is_dir() and any(self.folder.iterdir()):
             raise RunError(f"{self.folder}: is not empty and holds no demo; give another --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # What is wrong is said before a folder is made, and before anything slow.
+        plant_of(self.config.plant, "demo: plant")
+        with located("demo: train"):
+            Problem.of(self.config.training("demo")).check()
+        make_folder(self.folder)
         plant = validate(self.config.plant, PlantFile, "demo: plant")
         self.plant_file.write_text(dump(plant), encoding="utf-8")
-        load_plant_file(self.plant_file)  # what is wrong with it is said before anything slow
-        self.config.training("demo")
         kept.write_text(dump(self.config), encoding="utf-8")
 
     def comparison(self, artifact: Path | None) -> Comparison:

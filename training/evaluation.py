@@ -31,6 +31,7 @@ from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays, Plant, Telemetry
 from ..envs.registry import load_site
 from .contestants import Contestant
+from .output_folder import make_folder
 from .statistics import Interval, energy_ratio_interval, mean_interval
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def run_jobs(
 
     With more than one process the jobs are shared out. Ctrl-C stops all of them; what is finished stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = [folder / f"{job.key()}.json" for job in jobs]
     todo = [i for i, file in enumerate(files) if not file.exists()]
     shares = [1.0] * len(jobs)

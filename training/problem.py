@@ -79,6 +79,19 @@ class Problem:
             raise ConfigurationError(f"learner.controlled: names no group; groups here: {', '.join(names)}")
         return scales
 
+    def check(self) -> None:
+        """Raise for whatever is wrong with site, task, encoder, commands or device, before anything is written."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ConfigurationError(
+                    f"device: {self.device!r}, but torch finds no CUDA GPU here; use cpu, or a torch built for CUDA"
+                )
+        self.encoders(self.nameplate())
+        self.task()
+        self.twin(1)
+
     def encoders(self, nameplate: Nameplate) -> dict[str, Encoder]:
         """One encoder a group that learns: the site's where it serves the group, else the asset's own signals."""
         chosen: dict[str, Encoder] = {}

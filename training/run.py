@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from ..agents.artifact import save_artifact
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.configuration import dump
-from ..envs.errors import RunError
+from ..envs.errors import MissingExtraError, RunError
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration
 from .logging_sinks import Sinks
@@ -71,7 +72,8 @@ def train(
     """
     run = RunFolder(folder)
     problem = problem or Problem.of(config)
-    problem.scales(problem.nameplate())  # a command that the site lacks is said before a folder is made
+    problem.check()  # what is wrong is said before a folder is made
+    _check_packages(config)
     run.create(config)
     return _run(config, run, problem, None, on_iteration)
 
@@ -108,6 +110,14 @@ def _configuration_beside(run: RunFolder, problem: Problem) -> TrainConfiguratio
 
     data = {**load_mapping(run.config_file), "site": problem.site_config}
     return validate(data, TrainConfiguration, str(run.config_file))
+
+
+def _check_packages(config: TrainConfiguration) -> None:
+    """Raise for an absent package that would otherwise be missed only after hours, when the policy is saved."""
+    needed = [("onnx", "train"), ("tensorboard", "train"), *([("ray", "ray")] if config.rollout.workers else [])]
+    for package, extra in needed:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra, "this training run")
 
 
 def _run(

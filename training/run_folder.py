@@ -24,6 +24,7 @@ from ..envs.configuration import dump, load
 from ..envs.errors import RunError
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration, training_model
+from .output_folder import make_folder
 from .seeds import row_seeds
 
 PACKAGES = ("twinloop", "numpy", "torch", "ray", "pydantic", "onnx", "onnxruntime", "floris")
@@ -53,7 +54,7 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             hint = f"resume it with: twinloop train --resume {self.path}, or " if self.config_file.exists() else ""
             raise RunError(f"{self.path}: is not empty; {hint}choose a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self.config_file.write_text(dump(config), encoding="utf-8")
         self._write_json("versions.json", versions())
         rows = row_seeds(config.seed, torch.arange(config.rollout.replicas))

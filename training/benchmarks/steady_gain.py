@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...envs.errors import ConfigurationError
 from ...envs.wind_farm.config import CoordinateLayout, Layout, NamedLayout, WindFarmConfig
 from ..contestants import Contestant
 from ..report import Cell, Table, percent, print_table, provenance, say
@@ -51,6 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure; 0 when both bars are met."""
+    if arguments.random < 0:
+        raise ConfigurationError(f"--random: {arguments.random}; give a number of farms from 0 on")
     contestant = contestant_of(arguments.artifact)
     results: list[SteadyResult] = []
     for name in (n.strip() for n in arguments.named.split(",") if n.strip()):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..benchmarks import benchmarks, find
+from ..output_folder import make_folder
 
 DESCRIPTION = """\
 Run a benchmark, print its figure beside its bar, and exit with 0 when the bar is met and 1 when it is missed.
@@ -46,4 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    return int(module.run(parser.parse_args(arguments.rest)))
+    chosen = parser.parse_args(arguments.rest)
+    if getattr(chosen, "out", None) is not None:
+        make_folder(Path(chosen.out))  # before the hours of work, not after them
+    return int(module.run(chosen))

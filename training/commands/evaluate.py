@@ -59,13 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ...agents.artifact import load_artifact
+    from ...envs.errors import ConfigurationError
     from ...envs.plant_file import load_plant_file
     from ..contestants import Contestant, parse_baselines
+    from ..output_folder import make_folder
     from ..plant_comparison import Comparison, compare_on_plant
     from ..report import print_table, provenance
 
     site, site_config, plant_config = load_plant_file(arguments.plant, arguments.overrides)
     seeds = parse_seeds(arguments.seeds)
+    if arguments.processes < 1:
+        raise ConfigurationError(f"--processes: {arguments.processes}; give a positive number of processes")
     # Before anything slow: a damaged artifact, or one of another site, is refused at once.
     load_artifact(arguments.artifact, site.nameplate(site_config))
     comparison = Comparison(
@@ -78,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         hours=arguments.hours,
         full_table=arguments.full_table,
     )
-    folder = arguments.out or Path("runs") / f"evaluate-{arguments.plant.stem}"
+    comparison.n_periods()  # hours that hold no period are said before a folder is made
+    folder = make_folder(arguments.out or Path("runs") / f"evaluate-{arguments.plant.stem}")
     console = Console()
     try:
         outcome = compare_on_plant(

@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ...envs.configuration import load
-    from ...envs.errors import ConfigurationError
+    from ...envs.errors import ConfigurationError, located
     from ..configuration import training_model
+    from ..problem import Problem
     from ..progress import ProgressDisplay
     from ..run import RunInterrupted, resume, train
     from ..run_folder import RunFolder
@@ -85,9 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
             overrides = [*arguments.overrides, *(f"{key}={value}" for key, value in extra if value is not None)]
             config = load(arguments.config, training_model(arguments.config, overrides), overrides)
             folder = RunFolder.named(arguments.out, config.name).path
+            problem = Problem.of(config)
+            with located(arguments.config):
+                problem.check()
             say(f"run folder: {folder}")
             with ProgressDisplay(console) as display:
-                result = train(config, folder, display)
+                result = train(config, folder, display, problem=problem)
     except RunInterrupted as stop:
         say(f"\n{stop}")
         return INTERRUPTED
