@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
+from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from ...envs.plant_file import load_plant_file
@@ -42,14 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="1",
         help="plant seconds per second, default 1; 'stepped': as fast as a client calls Site.Step",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a value of the file, such as plant.seed=3; may be repeated",
-    )
+    add_overrides(parser, "plant.seed=3")
 
 
 def run(arguments: argparse.Namespace) -> int:

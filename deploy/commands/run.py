@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from ...agents.policy import Policy
+from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
 from ..journal import Journal
@@ -66,14 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--endpoint", metavar="URL", help="a running plant, such as opc.tcp://127.0.0.1:4840/twinloop")
     parser.add_argument("--plant", metavar="FILE.yaml", help="a plant to emulate in this process")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a value of the plant's file, such as plant.seed=3; may be repeated",
-    )
+    add_overrides(parser, "plant.seed=3")
     parser.add_argument("--periods", type=int, metavar="N", help="control periods to run; without it, until Ctrl-C")
     parser.add_argument(
         "--journal",

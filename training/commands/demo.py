@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...envs.commands.overrides import add_overrides
+
 if TYPE_CHECKING:
     from ..demo import DemoConfiguration
 
@@ -45,10 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help=f"default {CONFIG.as_posix()} of the source tree or the folder here"
     )
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="override a value of the file, such as train.seed=3; may be repeated",
-    )  # fmt: skip
+    add_overrides(parser, "train.seed=3")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...envs.commands.overrides import add_overrides
+
 DESCRIPTION = """\
 Run a policy artifact on an emulated plant through the shield and the runtime, beside baselines that meet the very same
 wind, gusts, sensor errors and outages, and print energy with 95 % intervals, yaw travel, load change and the
@@ -48,10 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, default=MOST_PROCESSES, metavar="N", help="runs side by side, default %(default)s"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default runs/evaluate-PLANT")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="override a value of the plant's file, such as plant.start_s=43200; may be repeated",
-    )  # fmt: skip
+    add_overrides(parser, "plant.start_s=43200")
 
 
 def run(arguments: argparse.Namespace) -> int:

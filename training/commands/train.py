@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...envs.commands.overrides import add_overrides
+
 DESCRIPTION = """\
 Train the agents that a configuration describes and write everything into a run folder: the resolved
 configuration, versions, seeds, figures (metrics.jsonl, TensorBoard), checkpoints, and the artifact at the end.
@@ -28,14 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="YAML file of kind train")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one key, such as learner.lr=1e-4; may come again",
-    )
+    add_overrides(parser, "learner.lr=1e-4")
     parser.add_argument("--workers", type=int, metavar="N", help="rollout processes; 0 collects in this one")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the run")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go (runs)")
