@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, PositiveInt, SerializeAsAny, field_valida
 
 from twinloop.envs.configuration import Strict, dump, load, load_mapping, validate
 from twinloop.envs.errors import ConfigurationError
-from twinloop.envs.wind_farm.config import WindFarmConfig
+from twinloop.envs.wind_farm.config import RandomLayout, WindFarmConfig
 
 
 class Ppo(Strict):
@@ -239,7 +239,7 @@ def test_a_unit_error_deep_in_the_wind_farm_names_the_key_of_that_place() -> Non
     with pytest.raises(ConfigurationError) as caught:
         validate(data, WindFarmConfig, "farm.yaml")
     random, dynamics = str(caught.value).splitlines()
-    assert random == ("farm.yaml: layout.x_m: unknown key; keys here: kind, n_min, n_max, spacing_min_d, spacing_max_d")
+    assert random == f"farm.yaml: layout.x_m: unknown key; keys here: {', '.join(RandomLayout.model_fields)}"
     assert dynamics.startswith("farm.yaml: dynamics.yaw_rate_radps: unknown key; keys here: kind, advection_ratio")
     assert dynamics.endswith("(did you mean 'yaw_rate_degps'? its unit is 'degps')")
 
