@@ -57,7 +57,7 @@ def check_batch(case: TwinCase) -> None:
                 got_is=f"in a batch of {n}",
                 want_is="alone",
                 why=_WHY,
-                label=lambda row, seeds=seeds: f"replica {row} (seed {int(seeds[row])})",  # type: ignore[misc]
+                label=lambda row, seeds=seeds: f"replica {row} (seed {int(seeds[row])})",  # type: ignore[misc]  # mypy infers no lambda with defaults
             )
 
 
@@ -101,7 +101,7 @@ def check_partial_resets(case: TwinCase) -> None:
                 got_is=f"in a batch of {n}",
                 want_is="alone",
                 why=_WHY,
-                label=lambda row, seeds=seeds, ages=tuple(ages): (  # type: ignore[misc]
+                label=lambda row, seeds=seeds, ages=tuple(ages): (  # type: ignore[misc]  # mypy infers no lambda with defaults
                     f"replica {row} (seed {int(seeds[row])}, {ages[row]} steps old)"
                 ),
             )

@@ -223,7 +223,7 @@ def test_a_broken_clock_never_moves_a_command_beyond_its_rate(clock_s: Any) -> N
     assert_safe(decision, state.applied[GROUP])
 
 
-@pytest.mark.parametrize("state", [None, "lost", ShieldState(applied={}, inputs=None)])  # type: ignore[arg-type]
+@pytest.mark.parametrize("state", [None, "lost", ShieldState(applied={}, inputs=None)])  # type: ignore[arg-type]  # the fault
 def test_a_lost_state_ends_in_a_safe_command(state: Any) -> None:
     decision = Shield(FARM).filter(reading(), commands(40.0), NOW_S, state)
     assert_safe(decision, commands(0.0)[GROUP])

@@ -25,12 +25,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def make(mode: AutoresetMode = AutoresetMode.NEXT_STEP, **options: Any) -> TwinVectorEnv:
-    return TwinVectorEnv(TankTwin(N, **options), HoldTemperature(**TASK), autoreset_mode=mode)  # type: ignore[arg-type]
+    task = HoldTemperature(**TASK)  # type: ignore[arg-type]  # values of several types in one mapping
+    return TwinVectorEnv(TankTwin(N, **options), task, autoreset_mode=mode)
 
 
 def make_reference(mode: AutoresetMode, **options: Any) -> SyncVectorEnv:
     def one() -> TwinEnv:
-        return TwinEnv(TankTwin(1, **options), HoldTemperature(**TASK))  # type: ignore[arg-type]
+        task = HoldTemperature(**TASK)  # type: ignore[arg-type]  # as above
+        return TwinEnv(TankTwin(1, **options), task)
 
     return SyncVectorEnv([one] * N, autoreset_mode=mode)
 
