@@ -196,13 +196,16 @@ class Demo:
         return served
 
     def report(self, outcome: Outcome, served: Mapping[str, Any]) -> Closing:
-        """Stage 5: the table with all that it rests on, and the flow before and after."""
+        """Stage 5: the table with all that it rests on, also in the artifact, and the flow before and after."""
+        from ..agents.artifact import attach_report
+
         flow, gains = self._draw_flow()
         notes = (*outcome.table.notes, _served_note(served), gains)
         data = {**outcome.table.data, "served": dict(served)}
         table = Table(outcome.table.title, outcome.table.columns, outcome.table.rows, notes, data)
         made_by = provenance(self.config.seeds, policy=Contestant("artifact", self.artifact).fingerprint())
         files = table.write(self.folder, "demo", made_by)
+        attach_report(self.artifact, "plant/demo", outcome.report(made_by))
         return Closing(table, served, (*files, flow, self.folder / "proof" / "energy.png"))
 
     def _draw_flow(self) -> tuple[Path, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -59,6 +60,11 @@ class Outcome:
     records: tuple[PlantRecord, ...]
     standings: tuple[Standing, ...]
     table: Table
+
+    def report(self, made_by: Mapping[str, Any]) -> dict[str, Any]:
+        """The table as an artifact's report keeps it, with what it takes to make it again."""
+        rows = [dict(zip(("", *self.table.columns[1:]), row, strict=True)) for row in self.table.rows]
+        return {"title": self.table.title, "rows": rows, "notes": list(self.table.notes), "made_by": dict(made_by)}
 
     def standing(self, policy: str) -> Standing:
         """The standing of one policy by its name in the table."""

@@ -194,7 +194,14 @@ def _save_artifact(
             "agent_steps": trainer.agent_steps,
             "versions": versions(),
         },
-        report={"last_iteration": dict(figures)},
+        report={
+            "last_iteration": dict(figures),
+            "twin": {
+                "what": "mean reward an agent-step without exploration, on replicas that were not learnt from",
+                "reward": trainer.evaluate(),
+                "replicas": config.evaluation.replicas,
+            },
+        },
         site=problem.site.name,
     )
 

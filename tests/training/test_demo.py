@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from twinloop.__main__ import main
+from twinloop.agents.artifact import load_artifact
 from twinloop.envs.configuration import load
 from twinloop.envs.errors import ConfigurationError
 from twinloop.training.commands import demo as command
@@ -78,10 +79,13 @@ def test_the_loop_closes_stops_and_goes_on(
         patch.setattr(Demo, "prove", stop)
         assert main(small("--out", str(folder))) == command.INTERRUPTED
     assert f"twinloop demo --resume --out {folder}" in capsys.readouterr().out.replace("\n", "")
-    trained = (folder / "train" / "artifact" / "MANIFEST.sha256").read_text()
+    trained = load_artifact(folder / "train" / "artifact")
+    assert set(trained.about["report"]) == {"last_iteration", "twin"}
 
     assert main(["demo", "--resume", "--out", str(folder)]) == 0
-    assert (folder / "train" / "artifact" / "MANIFEST.sha256").read_text() == trained
+    kept = load_artifact(folder / "train" / "artifact")
+    assert kept.hash == trained.hash
+    assert kept.about["report"]["plant/demo"]["rows"][0]["policy"]
     made = json.loads((folder / "demo.json").read_text())
     assert [s["policy"] for s in made["data"]["standings"]] == ["greedy", "lut", "policy"]
     assert made["data"]["served"]["journal_is_sound"]

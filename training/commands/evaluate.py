@@ -49,6 +49,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=MOST_PROCESSES, metavar="N", help="runs side by side, default %(default)s"
     )
+    parser.add_argument(
+        "--attach", action="store_true", help="add the table to the artifact's report.json; the policy stays the same"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default runs/evaluate-PLANT")
     add_overrides(parser, "plant.start_s=43200")
 
@@ -57,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate; 0 at the end. Raises TwinloopError for what the user can mend."""
     from rich.console import Console
 
-    from ...agents.artifact import load_artifact
+    from ...agents.artifact import REPORT, attach_report, load_artifact
     from ...envs.errors import ConfigurationError
     from ...envs.plant_file import load_plant_file
     from ..contestants import Contestant, parse_baselines
@@ -97,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for path in outcome.table.write(folder, "evaluation", made_by):
         print(path)
+    if arguments.attach:
+        attach_report(arguments.artifact, f"plant/{arguments.plant.stem}", outcome.report(made_by))
+        print(f"added to {arguments.artifact / REPORT}")
     return 0
 
 
