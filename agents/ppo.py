@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .analytic_settings import AnalyticConfiguration
 from .distributions import entropy, log_prob
 from .networks import ActorCritic
 from .ppo_settings import PpoConfiguration
@@ -51,7 +52,7 @@ class Losses:
     clip_fraction: torch.Tensor
 
 
-def learning_rate(settings: PpoConfiguration, progress: float) -> float:
+def learning_rate(settings: PpoConfiguration | AnalyticConfiguration, progress: float) -> float:
     """Step size after a share ``progress`` in [0, 1] of the iterations."""
     match settings.lr_schedule:
         case "constant":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.ppo_settings import PpoConfiguration
 from ..envs.configuration import Strict, load_mapping
 from ..envs.errors import UnknownSiteError
@@ -88,7 +89,7 @@ class TrainConfiguration(Strict):
     site: SerializeAsAny[BaseModel]
     task: TaskChoice
     encoder: EncoderChoice | None = None
-    learner: PpoConfiguration = PpoConfiguration()
+    learner: Annotated[PpoConfiguration | AnalyticConfiguration, Field(discriminator="kind")] = PpoConfiguration()
     rollout: RolloutConfiguration = RolloutConfiguration()
     evaluation: EvaluationConfiguration = EvaluationConfiguration()
     iterations: PositiveInt | None = None
@@ -117,6 +118,11 @@ class TrainConfiguration(Strict):
             raise ValueError(str(error)) from error
         return site.config_model.model_validate(dict(value))
 
+    @field_validator("learner", mode="before")
+    @classmethod
+    def _learner(cls, value: object) -> object:
+        return {"kind": "ppo", **value} if isinstance(value, Mapping) else value
+
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
@@ -128,6 +134,8 @@ class TrainConfiguration(Strict):
     def _agrees(self) -> TrainConfiguration:
         if (self.iterations is None) == (self.agent_steps is None):
             raise ValueError("give either iterations or agent_steps, not both and not neither")
+        if isinstance(self.learner, AnalyticConfiguration):
+            return self._agrees_analytic()
         env_steps = self.rollout.replicas * self.rollout.steps
         if env_steps % self.learner.minibatches:
             raise ValueError(
@@ -138,6 +146,16 @@ class TrainConfiguration(Strict):
             raise ValueError(
                 f"learner.log_std_initial {self.learner.log_std_initial} is below "
                 f"learner.log_std_minimum {self.learner.log_std_minimum}"
+            )
+        return self
+
+    def _agrees_analytic(self) -> TrainConfiguration:
+        if self.iterations is None:
+            raise ValueError("learner.kind analytic counts iterations; give iterations instead of agent_steps")
+        if self.rollout.workers or self.rollout.n_shards > 1:
+            raise ValueError(
+                "learner.kind analytic differentiates one twin in this process; "
+                "leave rollout.workers at 0 and rollout.shard_replicas out"
             )
         return self
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.artifact import save_artifact
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.configuration import dump
 from ..envs.errors import MissingExtraError, RunError
+from .analytic_trainer import AnalyticTrainer
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration
 from .logging_sinks import Sinks
@@ -129,8 +132,8 @@ def _run(
 ) -> RunResult:
     store = run.checkpoints(config.keep_checkpoints)
     figures: dict[str, float] = {}
-    with make_collector(problem, config) as collector:
-        trainer = Trainer(config, problem, collector)
+    with ExitStack() as stack:
+        trainer = _trainer(config, problem, stack)
         if state is not None:
             trainer.restore(state)
         first = trainer.iteration
@@ -167,6 +170,13 @@ def _run(
         return RunResult(run.path, artifact, trainer.iteration, trainer.agent_steps, figures)
 
 
+def _trainer(config: TrainConfiguration, problem: Problem, stack: ExitStack) -> Trainer | AnalyticTrainer:
+    """What learns; ``stack`` closes what it holds open."""
+    if isinstance(config.learner, AnalyticConfiguration):
+        return AnalyticTrainer(config, problem, config.learner)
+    return Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
+
+
 def _save(store: CheckpointStore, boundary: Callable[[], dict[str, Any]]) -> int:
     state = boundary()
     store.save(state)
@@ -174,7 +184,11 @@ def _save(store: CheckpointStore, boundary: Callable[[], dict[str, Any]]) -> int
 
 
 def _save_artifact(
-    config: TrainConfiguration, run: RunFolder, problem: Problem, trainer: Trainer, figures: Mapping[str, float]
+    config: TrainConfiguration,
+    run: RunFolder,
+    problem: Problem,
+    trainer: Trainer | AnalyticTrainer,
+    figures: Mapping[str, float],
 ) -> Path:
     own = {
         name: {"name": encoder.name, "settings": encoder.settings()}
@@ -206,7 +220,7 @@ def _save_artifact(
     )
 
 
-def _scope(config: TrainConfiguration, trainer: Trainer) -> Literal["site", "interface"]:
+def _scope(config: TrainConfiguration, trainer: Trainer | AnalyticTrainer) -> Literal["site", "interface"]:
     """A policy that learnt on layouts that differ per replica is for the interface, any other for its very site."""
     if config.scope != "auto":
         return config.scope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from ..agents.advantages import generalised_advantages
 from ..agents.forward import MlpWeights
 from ..agents.networks import ActorCritic
 from ..agents.ppo import GroupLearner, Samples
-from ..envs.errors import NumericalError
+from ..agents.ppo_settings import PpoConfiguration
+from ..envs.errors import ConfigurationError, NumericalError
 from .configuration import TrainConfiguration
 from .normaliser import ReturnScale, RunningMoments
 from .problem import Problem
@@ -45,7 +46,9 @@ class Trainer:
         self._learners: dict[str, GroupLearner] = {}
         self._moments: dict[str, RunningMoments] = {}
         self._reward_scales: dict[str, ReturnScale] = {}
-        s = config.learner
+        if not isinstance(config.learner, PpoConfiguration):
+            raise ConfigurationError(f"learner kind {config.learner.kind}: this trainer is for kind ppo")
+        self._settings = s = config.learner
         for number, (name, encoder) in enumerate(self.encoders.items()):
             network = ActorCritic(
                 encoder.n_features, len(self.scales[name].columns), s.hidden, s.critic_hidden or s.hidden
@@ -68,7 +71,7 @@ class Trainer:
     def policy_weights(self) -> PolicyWeights:
         """The acting half of every group, as rollouts run it."""
         return {
-            name: learner.network.actor_weights(*self._standard(name), self.config.learner.feature_clip)
+            name: learner.network.actor_weights(*self._standard(name), self._settings.feature_clip)
             for name, learner in self._learners.items()
         }
 
@@ -102,7 +105,7 @@ class Trainer:
 
     def _standard(self, name: str) -> tuple[Float32, Float32]:
         n = self.encoders[name].n_features
-        if self.config.learner.normalise_features and self._moments[name].count:
+        if self._settings.normalise_features and self._moments[name].count:
             return self._moments[name].standard()
         return np.zeros(n, np.float32), np.ones(n, np.float32)
 
@@ -124,7 +127,7 @@ class Trainer:
                 )
             update["explained_variance"] = explained
             figures |= {f"{name}/{key}": value for key, value in update.items()}
-            if self.config.learner.normalise_features:
+            if self._settings.normalise_features:
                 group = batch.groups[name]
                 self._moments[name].add(_rows(group.features, group.present))
         return figures
@@ -132,7 +135,7 @@ class Trainer:
     def _samples(self, name: str, batch: Rollout) -> tuple[Samples, float]:
         """Present agent-steps of one group with their advantages; and the share of the returns' variance that the
         critic explains."""
-        group, settings = batch.groups[name], self.config.learner
+        group, settings = batch.groups[name], self._settings
         features, value, next_value = self._values(name, batch, group)
         reward = group.reward * np.float32(settings.reward_scale)
         done = batch.terminated | batch.truncated
@@ -159,7 +162,7 @@ class Trainer:
         mean, std = self._standard(name)
 
         def values(features: Float32) -> tuple[Float32, Float32]:
-            x = normalise(features, mean, std, self.config.learner.feature_clip)
+            x = normalise(features, mean, std, self._settings.feature_clip)
             flat: Float32 = critic(torch.from_numpy(x.reshape(-1, x.shape[-1]))).numpy()
             return x, flat.reshape(x.shape[:-1])
 
@@ -202,5 +205,14 @@ def _rows(array: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _mean_reward(batch: Rollout) -> float:
-    total = sum(float(g.reward[g.present].sum(dtype=np.float64)) for g in batch.groups.values())
-    return total / max(1, sum(int(g.present.sum()) for g in batch.groups.values()))
+    return mean_reward((g.reward, g.present) for g in batch.groups.values())
+
+
+def mean_reward(groups: Iterable[tuple[Any, Any]]) -> float:
+    """Mean over present agent-steps of ``(reward, present)`` pairs, numpy arrays or tensors of equal shapes."""
+    total, count = 0.0, 0
+    for reward, present in groups:
+        kept = np.asarray(present)
+        total += float(np.asarray(reward)[kept].sum(dtype=np.float64))
+        count += int(kept.sum())
+    return total / max(1, count)

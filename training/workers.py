@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from ..agents.ppo_settings import PpoConfiguration
 from ..envs.errors import MissingExtraError, RunError
 from .configuration import TrainConfiguration
 from .problem import Problem
@@ -50,8 +51,9 @@ def make_collector(problem: Problem, config: TrainConfiguration) -> Collector:
 def shard_plans(config: TrainConfiguration) -> list[ShardPlan]:
     """Replicas ``0 .. replicas - 1`` of a run, shard by shard."""
     rollout = config.rollout
+    bootstrap = isinstance(config.learner, PpoConfiguration) and config.learner.gamma > 0
     return [
-        ShardPlan(config.seed, first, rollout.per_shard, bootstrap=config.learner.gamma > 0)
+        ShardPlan(config.seed, first, rollout.per_shard, bootstrap=bootstrap)
         for first in range(0, rollout.replicas, rollout.per_shard)
     ]
 
