@@ -150,6 +150,7 @@ class RayCollector:
             # No usage report leaves the machine.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(
+                address="local",  # a session of its own: without it Ray joins any cluster that it finds running
                 num_cpus=len(self._plans),
                 include_dashboard=False,
                 log_to_driver=False,
