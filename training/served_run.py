@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -90,7 +89,7 @@ def served_plant(plant_file: Path, log: Path) -> Iterator[str]:
         yield _endpoint(lines, log)
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT: what a shell put into the background inherits that one ignored
             try:
                 process.wait(_STOP_WITHIN_S)
             except subprocess.TimeoutExpired:

@@ -10,6 +10,7 @@ from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from ...envs.plant_file import load_plant_file
 from ..drivers import opcua_address as address
+from .termination import terminate_as_interrupt
 
 DESCRIPTION = """\
 Start the plant of a YAML file behind an OPC UA server, print its address space, and serve until Ctrl-C.
@@ -24,7 +25,7 @@ examples:
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed 60 --set plant.seed=7
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
 
-exit status: 0 stopped by Ctrl-C, 2 wrong input, or a port that cannot be opened.
+exit status: 0 stopped by Ctrl-C or SIGTERM, 2 wrong input, or a port that cannot be opened.
 """
 
 
@@ -58,10 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
     plant = site.plant(site_config, plant_config)
     server = OpcUaPlantServer(plant, arguments.endpoint, speed=speed)
     try:
-        server.start()
-        print(describe(plant.nameplate, server.endpoint, speed), flush=True)
-        while not server.wait(0.5):
-            pass  # short waits, so that Ctrl-C is heard
+        with terminate_as_interrupt():
+            server.start()
+            print(describe(plant.nameplate, server.endpoint, speed), flush=True)
+            while not server.wait(0.5):
+                pass  # short waits, so that Ctrl-C is heard
     except KeyboardInterrupt:
         print("\nstopping; clients are disconnected", flush=True)
     finally:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from ..run_display import RunDisplay
 from ..runtime import Runtime
 from ..shield import Shield
 from ..summary import Ending, RunSummary
+from .termination import terminate_as_interrupt
 
 DESCRIPTION = """\
 Run a policy artifact on a plant. Each period: read, check the inputs, ask the policy under a deadline, make its
@@ -105,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         with (
             Journal(path) as journal,
             _messages_above(console),
-            _terminate_as_interrupt(),
+            terminate_as_interrupt(),
             RunDisplay(console, arguments.periods) as display,
         ):
             summary = Runtime(plant, policy, Shield(nameplate), journal).run(arguments.periods, display.show)
@@ -156,16 +155,3 @@ def _messages_above(console: Console) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """A service manager's SIGTERM ends a run as orderly as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

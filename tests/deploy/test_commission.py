@@ -66,7 +66,8 @@ def test_speeds_are_numbers_or_stepped() -> None:
     assert commission.parse_speed("stepped") is None
 
 
-def test_the_command_serves_the_plant_and_ends_cleanly_on_ctrl_c() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_the_plant_and_ends_cleanly_when_told(number: int) -> None:
     command = [sys.executable, "-m", "twinloop", "commission", str(ABLAINCOURT), "--speed", "stepped"]
     process = subprocess.Popen(
         [*command, "--endpoint", "opc.tcp://127.0.0.1:0/plant", "--set", "plant.dropout_pu=0"],
@@ -91,7 +92,7 @@ def test_the_command_serves_the_plant_and_ends_cleanly_on_ctrl_c() -> None:
         client.advance()
         assert client.clock_s - clock_s == pytest.approx(60.0)
         client.close()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest, errors = process.communicate(timeout=30)
     finally:
         process.kill()
