@@ -136,10 +136,6 @@ class WindFarmTwin:
         self._parameters = {k.removeprefix("parameter/"): v.clone() for k, v in parameters.items()}
         self._types = self._physics.types(self._state["kind"])
 
-    def readings(self) -> Readings:
-        """What the instruments say now, without a step; equal to what the last call returned."""
-        return self._readings()
-
     def _readings(self) -> Readings:
         s, b = self._state, self._n_replicas
         measured = measure(self._config.sensors, s, self._types.rated_kw, self._dtype)
