@@ -31,3 +31,14 @@ class AnalyticConfiguration(Strict):
     feature_clip: PositiveFloat = 10.0
     normalise_iterations: PositiveInt = Field(10, description="iterations that the features' moments are taken from")
     adam_epsilon: PositiveFloat = 1e-8
+
+    def disagreement(self, *, replicas: int, steps: int, workers: int, shards: int, iterations: bool) -> str | None:
+        """What in the rest of a run does not fit these settings, or None. ``iterations``: the run counts them."""
+        if not iterations:
+            return "learner.kind analytic counts iterations; give iterations instead of agent_steps"
+        if workers or shards > 1:
+            return (
+                "learner.kind analytic differentiates one twin in this process; "
+                "leave rollout.workers at 0 and rollout.shard_replicas out"
+            )
+        return None

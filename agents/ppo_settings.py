@@ -1,4 +1,4 @@
-"""Settings of the PPO learner; importing them imports no torch."""
+"""Settings of the on-policy learners; importing them imports no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from ..envs.configuration import Strict
 
 
 class PpoConfiguration(Strict):
-    """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) with weights shared by like assets."""
+    """Independent proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347; IPPO: de Witt et al. 2020,
+    arXiv 2011.09533): each asset's actor and critic see what that asset sees."""
 
-    kind: Literal["ppo"] = "ppo"
+    kind: Literal["ppo", "ippo"] = "ppo"
     controlled: dict[str, tuple[str, ...]] | None = Field(
         None, description="commands that the policy drives, per group; absent: all of them. The rest stay neutral"
     )
+    weights: Literal["shared", "separate"] = Field(
+        "shared", description="shared: one network for the like assets of a group; separate: one an asset, stacked"
+    )
     hidden: tuple[PositiveInt, ...] = Field((64, 64), description="widths of the actor's tanh layers")
     critic_hidden: tuple[PositiveInt, ...] | None = Field(None, description="widths of the critic's; absent: the same")
+    gru: PositiveInt | None = Field(
+        None, description="width of a recurrent layer that actor and critic share, before their own; absent: no memory"
+    )
+    sequence_steps: PositiveInt = Field(16, description="with gru: steps that a gradient reaches back")
     lr: PositiveFloat = 3e-4
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     gamma: float = Field(0.99, ge=0, le=1, description="discount a step; 0 makes a contextual bandit")
@@ -38,4 +46,79 @@ class PpoConfiguration(Strict):
     reward_scaling: Literal["none", "return_std"] = Field(
         "none", description="return_std: divide by the running deviation of the discounted return"
     )
+    team_reward: bool = Field(
+        False, description="every asset learns from the mean reward of the present assets of all groups that learn"
+    )
     adam_epsilon: PositiveFloat = 1e-5
+
+    @property
+    def critic_view(self) -> Literal["own", "joint", "state"]:
+        """What the critic sees; see :class:`MappoConfiguration`."""
+        return "own"
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether assets are updated one after another, each reckoning with those before it."""
+        return False
+
+    def disagreement(self, *, replicas: int, steps: int, workers: int, shards: int, iterations: bool) -> str | None:
+        """What in the rest of a run does not fit these settings, or None. ``iterations``: the run counts them."""
+        if (replicas * steps) % self.minibatches:
+            return (
+                f"learner.minibatches {self.minibatches} does not divide the {replicas * steps} steps of an iteration "
+                f"(rollout.replicas {replicas} x rollout.steps {steps})"
+            )
+        if self.log_std_initial < self.log_std_minimum:
+            return (
+                f"learner.log_std_initial {self.log_std_initial} is below "
+                f"learner.log_std_minimum {self.log_std_minimum}"
+            )
+        if self.gru is not None and steps % self.sequence_steps:
+            return f"learner.sequence_steps {self.sequence_steps} does not divide rollout.steps {steps}"
+        if self.gru is not None and (replicas * steps // self.sequence_steps) % self.minibatches:
+            return (
+                f"learner.minibatches {self.minibatches} does not divide the "
+                f"{replicas * steps // self.sequence_steps} sequences of an iteration (rollout.replicas {replicas} x "
+                f"rollout.steps {steps} / learner.sequence_steps {self.sequence_steps})"
+            )
+        return None
+
+
+class MappoConfiguration(PpoConfiguration):
+    """PPO with a central critic (Yu et al. 2022, arXiv 2103.01955): in training alone the critic also sees the site."""
+
+    kind: Literal["mappo"] = "mappo"  # type: ignore[assignment]  # each learner has its own kind
+    critic: Literal["state", "joint", "own"] = Field(
+        "state",
+        description="beside the asset's own features: state, all measured and hidden signals of the twin; joint, the "
+        "features of all other assets; own, nothing more",
+    )
+
+    @property
+    def critic_view(self) -> Literal["own", "joint", "state"]:
+        return self.critic
+
+
+class HappoConfiguration(MappoConfiguration):
+    """Heterogeneous-agent PPO (Kuba et al. 2022, arXiv 2109.11251; Zhong et al. 2024, arXiv 2304.09870, algorithm 4).
+
+    Assets are updated one after another in a random order; each one's advantage is the team's, times the ratios of
+    those already updated.
+    """
+
+    kind: Literal["happo"] = "happo"  # type: ignore[assignment]  # each learner has its own kind
+    weights: Literal["shared", "separate"] = "separate"
+    team_reward: bool = True
+
+    @property
+    def is_sequential(self) -> bool:
+        return True
+
+    def disagreement(self, *, replicas: int, steps: int, workers: int, shards: int, iterations: bool) -> str | None:
+        if self.weights == "shared":
+            return "learner.weights shared: happo updates one asset after another; take separate, or kind mappo"
+        if not self.team_reward:
+            return "learner.team_reward false: happo improves what the team gets; leave it true, or take kind mappo"
+        return super().disagreement(
+            replicas=replicas, steps=steps, workers=workers, shards=shards, iterations=iterations
+        )

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..agents.actor import ActorWeights, Float32, to_mlp_weights
+from ..agents.action_layout import Float32
+from ..agents.actor import ActorWeights, to_mlp_weights
 from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.forward import MlpWeights
 from ..agents.networks import ActorCritic
@@ -43,7 +44,7 @@ class AnalyticTrainer:
         self.config, self.problem, self._settings = config, problem, settings
         self.nameplate = problem.nameplate()
         self.encoders = problem.encoders(self.nameplate)
-        self.scales = problem.scales(self.nameplate)
+        self.layouts = problem.layouts(self.nameplate)
         self.iteration = 0
         self.agent_steps = 0
         self._twin = problem.twin(config.rollout.replicas)
@@ -52,7 +53,7 @@ class AnalyticTrainer:
         self._adams: dict[str, torch.optim.Adam] = {}
         self._moments: dict[str, RunningMoments] = {}
         for number, (name, encoder) in enumerate(self.encoders.items()):
-            network = ActorCritic(encoder.n_features, len(self.scales[name].columns), settings.hidden, (1,))
+            network = ActorCritic(encoder.n_features, len(self.layouts[name].columns), settings.hidden, (1,))
             network.initialise(0.0, initial_generator(config.seed, number))
             parameter = torch.nn.Parameter(network.parameters, requires_grad=False)
             parameter.grad = network.gradients
@@ -141,7 +142,7 @@ class AnalyticTrainer:
             full = torch.as_tensor(group.neutral(), dtype=like.dtype, device=like.device)
             full = full.expand(*like.shape[:2], -1).clone()
             if group.name in actions:
-                scale = self.scales[group.name]
+                scale = self.layouts[group.name]
                 middle, half = (torch.from_numpy(a).to(like) for a in (scale.middle, scale.half))
                 full[..., list(scale.columns)] = actions[group.name].to(like).clamp(-1.0, 1.0) * half + middle
             commands[group.name] = full
@@ -192,7 +193,7 @@ class AnalyticTrainer:
     def export(self) -> dict[str, MlpWeights]:
         """The acting half of every group, as an artifact ships it."""
         weights = self.policy_weights()
-        return {n: to_mlp_weights(w, self.nameplate.group(n), self.scales[n]) for n, w in weights.items()}
+        return {n: to_mlp_weights(w, self.nameplate.group(n), self.layouts[n]) for n, w in weights.items()}
 
     def evaluate(self) -> float:
         """Mean reward an agent-step, on replicas that it does not learn from."""

@@ -19,10 +19,23 @@ from pydantic import (
 )
 
 from ..agents.analytic_settings import AnalyticConfiguration
-from ..agents.ppo_settings import PpoConfiguration
+from ..agents.ppo_settings import HappoConfiguration, MappoConfiguration, PpoConfiguration
+from ..agents.sac_settings import SacConfiguration
+from ..agents.sb3_settings import Sb3Configuration
 from ..envs.configuration import Strict, load_mapping
 from ..envs.errors import UnknownSiteError
 from ..envs.registry import load_site
+from .rollout_settings import RolloutConfiguration, ShieldedConfiguration
+from .run_settings import EarlyStopConfiguration, EvaluationConfiguration, LogConfiguration
+
+LearnerConfiguration = (
+    PpoConfiguration
+    | MappoConfiguration
+    | HappoConfiguration
+    | SacConfiguration
+    | AnalyticConfiguration
+    | Sb3Configuration
+)
 
 
 class TaskChoice(Strict):
@@ -39,48 +52,6 @@ class EncoderChoice(Strict):
     settings: dict[str, Any] = {}
 
 
-class RolloutConfiguration(Strict):
-    """How experience is gathered: ``replicas`` in shards of a fixed size, ``steps`` an iteration.
-
-    Kernels always see one shard, so that no result depends on ``workers``; 0 workers collect in this process.
-    """
-
-    replicas: PositiveInt = 16
-    shard_replicas: PositiveInt | None = Field(None, description="replicas of one twin; absent: all in one shard")
-    steps: PositiveInt = 64
-    workers: NonNegativeInt = 0
-
-    @property
-    def per_shard(self) -> int:
-        return self.shard_replicas or self.replicas
-
-    @property
-    def n_shards(self) -> int:
-        return self.replicas // self.per_shard
-
-    @model_validator(mode="after")
-    def _fits(self) -> RolloutConfiguration:
-        if self.replicas % self.per_shard:
-            raise ValueError(
-                f"replicas {self.replicas} is not a multiple of shard_replicas {self.per_shard}; "
-                f"take {self.per_shard * max(1, round(self.replicas / self.per_shard))} replicas"
-            )
-        if self.workers > self.n_shards:
-            raise ValueError(
-                f"workers {self.workers} exceeds the {self.n_shards} shards that there are to share out; "
-                f"make shard_replicas smaller, or take at most {self.n_shards} workers"
-            )
-        return self
-
-
-class EvaluationConfiguration(Strict):
-    """Episodes of the policy without exploration, on replicas of their own; ``every`` 0 switches them off."""
-
-    every: NonNegativeInt = 0
-    replicas: PositiveInt = 8
-    steps: PositiveInt | None = Field(None, description="absent: the task's horizon")
-
-
 class TrainConfiguration(Strict):
     """One training run."""
 
@@ -89,9 +60,12 @@ class TrainConfiguration(Strict):
     site: SerializeAsAny[BaseModel]
     task: TaskChoice
     encoder: EncoderChoice | None = None
-    learner: Annotated[PpoConfiguration | AnalyticConfiguration, Field(discriminator="kind")] = PpoConfiguration()
+    learner: Annotated[LearnerConfiguration, Field(discriminator="kind")] = PpoConfiguration()
     rollout: RolloutConfiguration = RolloutConfiguration()
+    shield: ShieldedConfiguration | None = Field(None, description="train behind the shield; absent: without it")
     evaluation: EvaluationConfiguration = EvaluationConfiguration()
+    early_stop: EarlyStopConfiguration | None = None
+    log: LogConfiguration = LogConfiguration()
     iterations: PositiveInt | None = None
     agent_steps: PositiveInt | None = Field(None, description="instead of iterations; rounded up to whole ones")
     seed: NonNegativeInt = 0
@@ -134,29 +108,15 @@ class TrainConfiguration(Strict):
     def _agrees(self) -> TrainConfiguration:
         if (self.iterations is None) == (self.agent_steps is None):
             raise ValueError("give either iterations or agent_steps, not both and not neither")
-        if isinstance(self.learner, AnalyticConfiguration):
-            return self._agrees_analytic()
-        env_steps = self.rollout.replicas * self.rollout.steps
-        if env_steps % self.learner.minibatches:
-            raise ValueError(
-                f"learner.minibatches {self.learner.minibatches} does not divide the {env_steps} steps of an iteration "
-                f"(rollout.replicas {self.rollout.replicas} x rollout.steps {self.rollout.steps})"
-            )
-        if self.learner.log_std_initial < self.learner.log_std_minimum:
-            raise ValueError(
-                f"learner.log_std_initial {self.learner.log_std_initial} is below "
-                f"learner.log_std_minimum {self.learner.log_std_minimum}"
-            )
-        return self
-
-    def _agrees_analytic(self) -> TrainConfiguration:
-        if self.iterations is None:
-            raise ValueError("learner.kind analytic counts iterations; give iterations instead of agent_steps")
-        if self.rollout.workers or self.rollout.n_shards > 1:
-            raise ValueError(
-                "learner.kind analytic differentiates one twin in this process; "
-                "leave rollout.workers at 0 and rollout.shard_replicas out"
-            )
+        wrong = self.learner.disagreement(
+            replicas=self.rollout.replicas,
+            steps=self.rollout.steps,
+            workers=self.rollout.workers,
+            shards=self.rollout.n_shards,
+            iterations=self.iterations is not None,
+        )
+        if wrong is not None:
+            raise ValueError(wrong)
         return self
 
 

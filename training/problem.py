@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from ..agents.actor import CommandScale
+from ..agents.action_layout import ActionLayout
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.encoder import Encoder
 from ..envs.errors import ConfigurationError, nearest
@@ -61,10 +61,10 @@ class Problem:
     def task(self) -> Task:
         return self.site.task(self.task_name, self.site_config, self.task_options)
 
-    def scales(self, nameplate: Nameplate) -> dict[str, CommandScale]:
+    def layouts(self, nameplate: Nameplate) -> dict[str, ActionLayout]:
         """The controlled commands of each group that learns; raises ConfigurationError for unknown names."""
         if self.controlled is None:
-            return {g.name: CommandScale.of(g, None) for g in nameplate.groups}
+            return {g.name: ActionLayout.of(g, None) for g in nameplate.groups}
         names = [g.name for g in nameplate.groups]
         for name in self.controlled:
             if name not in names:
@@ -72,12 +72,12 @@ class Problem:
                     f"learner.controlled: site {nameplate.site!r} has no group {name!r}; it has {', '.join(names)}"
                     f"{nearest(name, names)}"
                 )
-        scales = {
-            g.name: CommandScale.of(g, self.controlled[g.name]) for g in nameplate.groups if g.name in self.controlled
+        layouts = {
+            g.name: ActionLayout.of(g, self.controlled[g.name]) for g in nameplate.groups if g.name in self.controlled
         }
-        if not scales:
+        if not layouts:
             raise ConfigurationError(f"learner.controlled: names no group; groups here: {', '.join(names)}")
-        return scales
+        return layouts
 
     def check(self) -> None:
         """Raise for whatever is wrong with site, task, encoder, commands or device, before anything is written."""
@@ -100,5 +100,5 @@ class Problem:
             chosen[encoder.group] = encoder
         return {
             name: chosen[name] if name in chosen else OwnSignalsEncoder(nameplate, name)
-            for name in self.scales(nameplate)
+            for name in self.layouts(nameplate)
         }

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..agents.actor import ActorWeights, CommandScale, Float32
+from ..agents.action_layout import ActionLayout, Float32
+from ..agents.actor import ActorWeights
 from ..agents.distributions import log_prob_of_noise
 from ..envs.encoder import Encoder
 from ..envs.errors import NumericalError
@@ -120,7 +121,7 @@ class Shard:
         self._twin: Twin = self._problem.twin(n)
         self._task: Task = self._problem.task()
         self._encoders: dict[str, Encoder] = self._problem.encoders(self._nameplate)
-        self._scales: dict[str, CommandScale] = self._problem.scales(self._nameplate)
+        self._layouts: dict[str, ActionLayout] = self._problem.layouts(self._nameplate)
         self._neutral: dict[str, torch.Tensor] = {
             g.name: torch.from_numpy(np.tile(g.neutral(), (n, g.n_assets, 1))).to(self._twin.device, self._twin.dtype)
             for g in self._nameplate.groups
@@ -178,7 +179,7 @@ class Shard:
             actions = buffer["actions"][t]
             mean = actor.mean(features.reshape(-1, features.shape[-1])).reshape(actions.shape)
             np.add(mean, noise[name][t], out=actions)
-            commands[name] = torch.from_numpy(self._scales[name].commands(actions)).to(
+            commands[name] = torch.from_numpy(self._layouts[name].commands(actions)).to(
                 self._twin.device, self._twin.dtype
             )
         return commands

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.artifact import save_artifact
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.configuration import dump
 from ..envs.errors import MissingExtraError, RunError
-from .analytic_trainer import AnalyticTrainer
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration
+from .learning import Learning, make_learning
 from .logging_sinks import Sinks
 from .problem import Problem
 from .run_folder import RunFolder, versions
-from .trainer import Trainer
-from .workers import make_collector
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def _run(
     store = run.checkpoints(config.keep_checkpoints)
     figures: dict[str, float] = {}
     with ExitStack() as stack:
-        trainer = _trainer(config, problem, stack)
+        trainer = make_learning(config, problem, stack)
         if state is not None:
             trainer.restore(state)
         first = trainer.iteration
@@ -170,13 +167,6 @@ def _run(
         return RunResult(run.path, artifact, trainer.iteration, trainer.agent_steps, figures)
 
 
-def _trainer(config: TrainConfiguration, problem: Problem, stack: ExitStack) -> Trainer | AnalyticTrainer:
-    """What learns; ``stack`` closes what it holds open."""
-    if isinstance(config.learner, AnalyticConfiguration):
-        return AnalyticTrainer(config, problem, config.learner)
-    return Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
-
-
 def _save(store: CheckpointStore, boundary: Callable[[], dict[str, Any]]) -> int:
     state = boundary()
     store.save(state)
@@ -187,7 +177,7 @@ def _save_artifact(
     config: TrainConfiguration,
     run: RunFolder,
     problem: Problem,
-    trainer: Trainer | AnalyticTrainer,
+    trainer: Learning,
     figures: Mapping[str, float],
 ) -> Path:
     own = {
@@ -220,7 +210,7 @@ def _save_artifact(
     )
 
 
-def _scope(config: TrainConfiguration, trainer: Trainer | AnalyticTrainer) -> Literal["site", "interface"]:
+def _scope(config: TrainConfiguration, trainer: Learning) -> Literal["site", "interface"]:
     """A policy that learnt on layouts that differ per replica is for the interface, any other for its very site."""
     if config.scope != "auto":
         return config.scope

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..agents.actor import Float32, normalise, to_mlp_weights
+from ..agents.action_layout import Float32
+from ..agents.actor import normalise, to_mlp_weights
 from ..agents.advantages import generalised_advantages
 from ..agents.forward import MlpWeights
 from ..agents.networks import ActorCritic
@@ -40,7 +41,7 @@ class Trainer:
         self.collector = collector
         self.nameplate = problem.nameplate()
         self.encoders = problem.encoders(self.nameplate)
-        self.scales = problem.scales(self.nameplate)
+        self.layouts = problem.layouts(self.nameplate)
         self.iteration = 0
         self.agent_steps = 0
         self._learners: dict[str, GroupLearner] = {}
@@ -51,7 +52,7 @@ class Trainer:
         self._settings = s = config.learner
         for number, (name, encoder) in enumerate(self.encoders.items()):
             network = ActorCritic(
-                encoder.n_features, len(self.scales[name].columns), s.hidden, s.critic_hidden or s.hidden
+                encoder.n_features, len(self.layouts[name].columns), s.hidden, s.critic_hidden or s.hidden
             )
             network.initialise(s.log_std_initial, initial_generator(config.seed, number))
             self._learners[name] = GroupLearner(network, s)
@@ -78,7 +79,7 @@ class Trainer:
     def export(self) -> dict[str, MlpWeights]:
         """The acting half of every group, as an artifact ships it."""
         return {
-            name: to_mlp_weights(actor, self.nameplate.group(name), self.scales[name])
+            name: to_mlp_weights(actor, self.nameplate.group(name), self.layouts[name])
             for name, actor in self.policy_weights().items()
         }
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from twinloop.agents.actor import CommandScale, to_mlp_weights
+from twinloop.agents.action_layout import ActionLayout
+from twinloop.agents.actor import to_mlp_weights
 from twinloop.agents.networks import ActorCritic, Mlp
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.nameplate import Group, Signal
@@ -69,7 +70,7 @@ def test_rollout_learner_and_artifact_give_the_same_commands() -> None:
     net.actor.weights[-1].mul_(200.0)  # so that some actions leave [-1, 1]
     mean, std = rng.normal(size=7).astype(np.float32), rng.uniform(0.5, 2, 7).astype(np.float32)
     actor = net.actor_weights(mean, std, 2.0)
-    scale = CommandScale.of(GROUP, ["heat_kw", "opening_pu"])
+    scale = ActionLayout.of(GROUP, ["heat_kw", "opening_pu"])
     features = rng.normal(size=(40, 7)).astype(np.float32) * 3
     ours = actor.mean(features)
     x = torch.from_numpy(np.clip((features - mean) / std, -2, 2))
@@ -80,7 +81,7 @@ def test_rollout_learner_and_artifact_give_the_same_commands() -> None:
 
 
 def test_commands_span_the_nameplate_and_the_rest_stays_neutral() -> None:
-    scale = CommandScale.of(GROUP, ["heat_kw"])
+    scale = ActionLayout.of(GROUP, ["heat_kw"])
     commands = scale.commands(np.array([[-3.0], [-1.0], [0.0], [1.0], [2.0]], np.float32))
     np.testing.assert_allclose(commands[:, 1], [-20.0, -20.0, 20.0, 60.0, 60.0])
     np.testing.assert_allclose(commands[:, [0, 2]], np.tile(np.array([0.3, 1.0], np.float32), (5, 1)))
@@ -92,4 +93,4 @@ def test_commands_span_the_nameplate_and_the_rest_stays_neutral() -> None:
 )
 def test_a_command_that_is_not_there_is_named(names: list[str], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        CommandScale.of(GROUP, names)
+        ActionLayout.of(GROUP, names)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from twinloop.agents.actor import ActorWeights, CommandScale, to_mlp_weights
+from twinloop.agents.action_layout import ActionLayout
+from twinloop.agents.actor import ActorWeights, to_mlp_weights
 from twinloop.envs.errors import NumericalError
 from twinloop.envs.task import Score
 from twinloop.envs.twin import Readings, Tensors
@@ -153,7 +154,7 @@ def test_log_probability_is_that_of_the_action_taken() -> None:
 def test_without_exploration_the_shard_does_what_the_artifact_will_do() -> None:
     rollout = Shard(problem(), ShardPlan(0, 0, 3, explore=False)).collect(weights(), 6)
     nameplate = drift_nameplate(N_ASSETS)
-    scale = CommandScale.of(nameplate.groups[0], None)
+    scale = ActionLayout.of(nameplate.groups[0], None)
     mlp = to_mlp_weights(weights()[GROUP], nameplate.groups[0], scale)
     features = rollout.groups[GROUP].features
     np.testing.assert_allclose(

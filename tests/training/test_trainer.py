@@ -24,11 +24,13 @@ from twinloop.training.benchmarks.reference_task import (
     drift_configuration,
     drift_problem,
 )
-from twinloop.training.configuration import EvaluationConfiguration, RolloutConfiguration, TrainConfiguration
+from twinloop.training.configuration import TrainConfiguration
 from twinloop.training.normaliser import ReturnScale, RunningMoments
 from twinloop.training.problem import Problem
+from twinloop.training.rollout_settings import RolloutConfiguration
 from twinloop.training.run import IterationReport, RunInterrupted, resume, train
 from twinloop.training.run_folder import RunFolder
+from twinloop.training.run_settings import EvaluationConfiguration
 from twinloop.training.trainer import Trainer
 from twinloop.training.workers import InProcessCollector, make_collector
 

@@ -27,9 +27,10 @@ from twinloop.training.benchmarks.reference_task import (
     drift_configuration,
     drift_problem,
 )
-from twinloop.training.configuration import RolloutConfiguration, TrainConfiguration
+from twinloop.training.configuration import TrainConfiguration
 from twinloop.training.problem import Problem
 from twinloop.training.rollout import concatenate
+from twinloop.training.rollout_settings import RolloutConfiguration
 from twinloop.training.trainer import Trainer
 from twinloop.training.workers import RayCollector, make_collector
 

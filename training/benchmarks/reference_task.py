@@ -35,9 +35,10 @@ from ...envs.noise import normal
 from ...envs.plant import Plant
 from ...envs.task import Score
 from ...envs.twin import Parameter, Readings, Snapshot, Tensors
-from ..configuration import EncoderChoice, RolloutConfiguration, TaskChoice, TrainConfiguration
+from ..configuration import EncoderChoice, TaskChoice, TrainConfiguration
 from ..problem import Problem
 from ..report import Cell, Table, provenance
+from ..rollout_settings import RolloutConfiguration
 from ..trainer import Trainer
 from ..workers import make_collector
 

@@ -1,0 +1,110 @@
+"""What a policy decides, column by column: continuous commands in [-1, 1], discrete ones as the number of a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..envs.errors import ConfigurationError, nearest
+from ..envs.nameplate import Group
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ActionLayout:
+    """From actions ``[..., K]`` to a group's commands ``[..., A]`` in physical units; what is not controlled stays
+    neutral.
+
+    The ``Kc`` continuous actions come first, in the order of their commands; then, one a discrete command, the index
+    of its level (a whole number kept as a float). A network's head is ``[..., M]``: ``Kc`` means, then one logit a
+    level, command by command; an action mask is ``[..., L]``, one flag a level in the same order.
+
+    ``continuous``, ``discrete``: command columns; ``levels``: the allowed values of each discrete command;
+    ``middle``, ``half``: ``[Kc]``; ``neutral``: ``[A]``.
+    """
+
+    continuous: tuple[int, ...]
+    discrete: tuple[int, ...]
+    levels: tuple[tuple[float, ...], ...]
+    middle: Float32
+    half: Float32
+    neutral: Float32
+
+    @staticmethod
+    def of(group: Group, controlled: Sequence[str] | None) -> ActionLayout:
+        """Layout of the named commands of a group, all when None; raises ConfigurationError for an unknown name."""
+        names = [s.name for s in group.commanded]
+        wanted = names if controlled is None else list(controlled)
+        for name in wanted:
+            if name not in names:
+                raise ConfigurationError(
+                    f"learner.controlled.{group.name}: no command {name!r}; commands here: {', '.join(names)}"
+                    f"{nearest(name, names)}"
+                )
+        columns = [names.index(name) for name in wanted]
+        if not columns or len(set(columns)) != len(columns):
+            raise ConfigurationError(
+                f"learner.controlled.{group.name}: {wanted} must name at least one command, each once; "
+                f"commands here: {', '.join(names)}"
+            )
+        continuous = [c for c in columns if group.commanded[c].levels is None]
+        levels = {c: told for c in columns if (told := group.commanded[c].levels) is not None}
+        lower, upper = group.lower("commanded")[continuous], group.upper("commanded")[continuous]
+        return ActionLayout(
+            continuous=tuple(continuous),
+            discrete=tuple(levels),
+            levels=tuple(levels.values()),
+            middle=((upper + lower) / 2.0).astype(np.float32),
+            half=((upper - lower) / 2.0).astype(np.float32),
+            neutral=group.neutral().astype(np.float32),
+        )
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Command columns in the order of the actions."""
+        return self.continuous + self.discrete
+
+    @property
+    def n_actions(self) -> int:
+        """``K``: what is stored of a decision."""
+        return len(self.continuous) + len(self.discrete)
+
+    @cached_property
+    def level_counts(self) -> tuple[int, ...]:
+        """Levels of each discrete command."""
+        return tuple(len(values) for values in self.levels)
+
+    @property
+    def n_levels(self) -> int:
+        """``L``: levels of all discrete commands together, the width of an action mask."""
+        return sum(self.level_counts)
+
+    @property
+    def n_outputs(self) -> int:
+        """``M``: the width of a network's head."""
+        return len(self.continuous) + self.n_levels
+
+    @cached_property
+    def _is_everything(self) -> bool:
+        return not self.discrete and self.columns == tuple(range(self.neutral.size))
+
+    def commands(self, actions: Float32) -> NDArray[Any]:
+        """Commands ``[..., A]`` of actions ``[..., K]``; continuous ones are clipped to [-1, 1] first."""
+        n = len(self.continuous)
+        scaled = np.maximum(np.minimum(actions[..., :n], np.float32(1)), np.float32(-1))
+        scaled *= self.half
+        scaled += self.middle
+        if self._is_everything:
+            return scaled
+        commands = np.empty((*actions.shape[:-1], self.neutral.size), np.float32)
+        commands[...] = self.neutral
+        commands[..., self.continuous] = scaled
+        for k, (column, values) in enumerate(zip(self.discrete, self.levels, strict=True)):
+            commands[..., column] = np.asarray(values, np.float32)[actions[..., n + k].astype(np.intp)]
+        return commands

@@ -1,0 +1,71 @@
+"""What a run drives, whatever it learns with: one iteration after another, saved and restored at every boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from ..agents.analytic_settings import AnalyticConfiguration
+from ..agents.forward import MlpWeights
+from ..agents.ppo_settings import PpoConfiguration
+from ..agents.sac_settings import SacConfiguration
+from ..envs.encoder import Encoder
+from ..envs.nameplate import Nameplate
+from .configuration import TrainConfiguration
+from .problem import Problem
+
+
+class Learning(Protocol):
+    """A learner with its source of experience. ``restore(boundary()())`` is exact at every iteration's end."""
+
+    iteration: int
+    agent_steps: int
+    nameplate: Nameplate
+    encoders: dict[str, Encoder]
+
+    @property
+    def n_iterations(self) -> int: ...
+    def iterate(self) -> dict[str, float]:
+        """Gather, learn, and return the iteration's figures."""
+        ...
+
+    def evaluate(self) -> float:
+        """Mean reward an agent-step without exploration, on replicas that are not learnt from."""
+        ...
+
+    def export(self) -> Mapping[str, MlpWeights]:
+        """What acts, a group, as an artifact ships it."""
+        ...
+
+    def boundary(self) -> Callable[[], dict[str, Any]]:
+        """Hold on to all that the rest of the run depends on; calling the result makes plain values of it."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack) -> Learning:
+    """The learner that a configuration names; ``stack`` closes what it holds open."""
+    settings = config.learner
+    if isinstance(settings, AnalyticConfiguration):
+        from .analytic_trainer import AnalyticTrainer
+
+        return AnalyticTrainer(config, problem, settings)
+    if isinstance(settings, PpoConfiguration):
+        from .trainer import Trainer
+        from .workers import make_collector
+
+        return Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
+    if isinstance(settings, SacConfiguration):
+        from .off_policy_trainer import OffPolicyTrainer
+        from .workers import make_collector
+
+        return OffPolicyTrainer(config, problem, stack.enter_context(make_collector(problem, config)))
+    if settings.federated is not None:
+        from .federated_trainer import FederatedTrainer
+
+        return stack.enter_context(FederatedTrainer(config, problem))
+    from .sb3_trainer import Sb3Trainer
+
+    return Sb3Trainer(config, problem)
