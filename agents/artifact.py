@@ -31,7 +31,7 @@ from ..envs.errors import ArtifactError, MissingExtraError, TwinloopError
 from ..envs.nameplate import Group, Nameplate
 from ..envs.registry import load_site
 from ..envs.twin import Observation
-from .forward import INPUT, OUTPUT, MlpWeights, to_onnx
+from .forward import INPUT, OUTPUT, PolicyNetwork, to_onnx
 from .own_signals import OwnSignalsEncoder
 from .policy import Commands, Memory
 
@@ -49,7 +49,7 @@ def save_artifact(
     folder: Path,
     *,
     nameplate: Nameplate,
-    weights: Mapping[str, MlpWeights],
+    weights: Mapping[str, PolicyNetwork],
     encoders: Mapping[str, Mapping[str, Any]],
     scope: Scope,
     provenance: Mapping[str, Any],
@@ -141,10 +141,10 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactP
                 "export the policy again, or install the matching version"
             )
         own = Nameplate.from_dict(json.loads((folder / "nameplate.json").read_bytes()))
-        weights: dict[str, MlpWeights] = {}
+        weights: dict[str, PolicyNetwork] = {}
         for group in about["groups"]:
             with np.load(folder / f"weights_{group}.npz", allow_pickle=False) as named:
-                weights[group] = MlpWeights.from_arrays(dict(named))
+                weights[group] = PolicyNetwork.from_arrays(dict(named))
         plate = nameplate or own
         _check_fit(folder, about["scope"], own, plate)
         encoders = {group: _encoder(about, group, plate) for group in weights}
@@ -303,7 +303,7 @@ def _check_fit(folder: Path, scope: str, own: Nameplate, plant: Nameplate) -> No
     )
 
 
-def _check_widths(folder: Path, group: Group, mlp: MlpWeights, encoder: Encoder) -> None:
+def _check_widths(folder: Path, group: Group, mlp: PolicyNetwork, encoder: Encoder) -> None:
     for what, n_network, n_here in (
         ("features", mlp.n_features, encoder.n_features),
         ("commands", mlp.n_commands, len(group.commanded)),
@@ -315,7 +315,7 @@ def _check_widths(folder: Path, group: Group, mlp: MlpWeights, encoder: Encoder)
             )
 
 
-def _check_forward(folder: Path, group: str, mlp: MlpWeights, session: Any) -> None:
+def _check_forward(folder: Path, group: str, mlp: PolicyNetwork, session: Any) -> None:
     """Numpy and onnxruntime must agree on fixed random features before either may act."""
     spread = np.random.default_rng(0).uniform(-2.0, 2.0, (64, mlp.n_features))
     features = (mlp.feature_mean + mlp.feature_std * spread).astype(np.float32)

@@ -28,7 +28,7 @@ Floats = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class MlpWeights:
+class PolicyNetwork:
     """A network of tanh layers with a linear head, its normaliser and the scaling of its output.
 
     ``feature_mean``, ``feature_std``: ``[F]``; ``weights[i]``: ``[inputs, outputs]``; ``biases[i]``: ``[outputs]``;
@@ -50,22 +50,22 @@ class MlpWeights:
     def __post_init__(self) -> None:
         for name, expected, got in self._shapes():
             if expected != got:
-                raise ContractError(f"MlpWeights.{name}: shape {got}, expected {expected}")
+                raise ContractError(f"PolicyNetwork.{name}: shape {got}, expected {expected}")
         for name, array in self.to_arrays().items():
             if not np.all(np.isfinite(array)):
-                raise ContractError(f"MlpWeights.{name}: holds NaN or infinity; the network was not trained to the end")
+                raise ContractError(f"PolicyNetwork.{name}: holds NaN or infinity; training did not end well")
         if not np.all(np.asarray(self.feature_std) > 0) or not self.feature_clip > 0:
-            raise ContractError("MlpWeights: feature_std and feature_clip must be positive")
+            raise ContractError("PolicyNetwork: feature_std and feature_clip must be positive")
         if len(set(self.controlled)) != len(self.controlled) or not set(self.controlled) <= set(range(self.n_commands)):
             raise ContractError(
-                f"MlpWeights.controlled: {self.controlled} must be different columns below {self.n_commands}"
+                f"PolicyNetwork.controlled: {self.controlled} must be different columns below {self.n_commands}"
             )
 
     def _shapes(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
         """(field, expected shape, present shape) of every array."""
         if not self.weights or len(self.weights) != len(self.biases):
             raise ContractError(
-                f"MlpWeights: {len(self.weights)} weights and {len(self.biases)} biases; need one bias a layer"
+                f"PolicyNetwork: {len(self.weights)} weights and {len(self.biases)} biases; need one bias a layer"
             )
         found: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         for name in ("feature_mean", "feature_std"):
@@ -133,10 +133,10 @@ class MlpWeights:
         return named
 
     @staticmethod
-    def from_arrays(named: Mapping[str, Floats]) -> MlpWeights:
+    def from_arrays(named: Mapping[str, Floats]) -> PolicyNetwork:
         """Inverse of :meth:`to_arrays`; raises :class:`KeyError` with the name of a missing array."""
         n_layers = sum(1 for name in named if name.startswith("weight_"))
-        return MlpWeights(
+        return PolicyNetwork(
             feature_mean=named["feature_mean"],
             feature_std=named["feature_std"],
             feature_clip=float(named["feature_clip"]),
@@ -149,7 +149,7 @@ class MlpWeights:
         )
 
 
-def to_onnx(weights: MlpWeights) -> bytes:
+def to_onnx(weights: PolicyNetwork) -> bytes:
     """The same forward pass as an ONNX model: ``features`` ``[rows, F]`` to ``commands`` ``[rows, A]``, float32.
 
     Normaliser, clips and scaling are inside the graph. Needs the package ``onnx`` (extra ``train``).

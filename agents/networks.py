@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .actor import ActorWeights, Float32
+from .action_layout import Float32
+from .actor import ActorWeights
 
 HIDDEN_GAIN = math.sqrt(2.0)
 ACTOR_HEAD_GAIN = 0.01
@@ -101,7 +102,7 @@ class ActorCritic:
         """A copy of the acting half, as numpy arrays."""
 
         def copies(tensors: Sequence[torch.Tensor]) -> tuple[Float32, ...]:
-            return tuple(np.array(t.numpy(), np.float32) for t in tensors)
+            return tuple(np.array(t.numpy(), np.float32)[None] for t in tensors)
 
         (log_std,) = copies([self.log_std])
         return ActorWeights(
@@ -111,4 +112,5 @@ class ActorCritic:
             weights=copies(self.actor.weights),
             biases=copies(self.actor.biases),
             log_std=log_std,
+            n_continuous=log_std.shape[-1],
         )

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ..agents.action_layout import Float32
-from ..agents.actor import ActorWeights, to_mlp_weights
+from ..agents.actor import ActorWeights, to_policy_network
 from ..agents.analytic_settings import AnalyticConfiguration
-from ..agents.forward import MlpWeights
+from ..agents.forward import PolicyNetwork
 from ..agents.networks import ActorCritic
 from ..agents.ppo import learning_rate
 from ..envs import noise
@@ -190,10 +190,10 @@ class AnalyticTrainer:
         clip = self._settings.feature_clip
         return {n: net.actor_weights(*self._standard(n), clip) for n, net in self._networks.items()}
 
-    def export(self) -> dict[str, MlpWeights]:
+    def export(self) -> dict[str, PolicyNetwork]:
         """The acting half of every group, as an artifact ships it."""
         weights = self.policy_weights()
-        return {n: to_mlp_weights(w, self.nameplate.group(n), self.layouts[n]) for n, w in weights.items()}
+        return {n: to_policy_network(w, self.nameplate.group(n), self.layouts[n]) for n, w in weights.items()}
 
     def evaluate(self) -> float:
         """Mean reward an agent-step, on replicas that it does not learn from."""

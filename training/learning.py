@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from ..agents.analytic_settings import AnalyticConfiguration
-from ..agents.forward import MlpWeights
+from ..agents.forward import PolicyNetwork
 from ..agents.ppo_settings import PpoConfiguration
 from ..agents.sac_settings import SacConfiguration
 from ..envs.encoder import Encoder
@@ -34,7 +34,7 @@ class Learning(Protocol):
         """Mean reward an agent-step without exploration, on replicas that are not learnt from."""
         ...
 
-    def export(self) -> Mapping[str, MlpWeights]:
+    def export(self) -> Mapping[str, PolicyNetwork]:
         """What acts, a group, as an artifact ships it."""
         ...
 

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..agents.action_layout import ActionLayout, Float32
-from ..agents.actor import ActorWeights
-from ..agents.distributions import log_prob_of_noise
+from ..agents.actor import Actor
 from ..envs.encoder import Encoder
 from ..envs.errors import NumericalError
 from ..envs.nameplate import Nameplate
@@ -27,7 +26,7 @@ from .problem import Problem
 from .seeds import ACTION_STREAM, episode_seeds, row_seeds
 
 Flags = NDArray[np.bool_]
-PolicyWeights = Mapping[str, ActorWeights]
+PolicyWeights = Mapping[str, Actor]
 ShardState = dict[str, Any]
 
 
@@ -142,14 +141,13 @@ class Shard:
         """Act for ``n_steps`` and return what happened; raises NumericalError for a NaN, naming its signal."""
         self.open()
         noise = self._draw_noise(weights, n_steps)
-        scaled = {name: z * np.exp(weights[name].log_std) for name, z in noise.items()}
-        buffers = {name: self._allocate(name, n_steps, w.log_std.size) for name, w in weights.items()}
+        buffers = {name: self._allocate(name, n_steps, w.n_normal) for name, w in weights.items()}
         terminated = np.zeros((n_steps, self._plan.n_replicas), np.bool_)
         truncated = np.zeros_like(terminated)
         finals: list[tuple[NDArray[np.int64], dict[str, Float32]]] = []
         costs: dict[str, list[float]] = {}
         for t in range(n_steps):
-            commands = self._act(weights, buffers, scaled, t)
+            commands = self._act(weights, buffers, noise, t)
             after = self._twin.step(commands)
             score = self._task.score(self._readings, commands, after)
             for name, buffer in buffers.items():
@@ -176,9 +174,9 @@ class Shard:
             buffer, features = buffers[name], self._features[name]
             buffer["features"][t] = features
             buffer["present"][t] = _array(self._readings.present[name])
-            actions = buffer["actions"][t]
-            mean = actor.mean(features.reshape(-1, features.shape[-1])).reshape(actions.shape)
-            np.add(mean, noise[name][t], out=actions)
+            memory = np.empty((*features.shape[:-1], actor.n_memory), np.float32)
+            actions = actor.act(features, memory, noise[name][t], None, None).actions
+            buffer["actions"][t] = actions
             commands[name] = torch.from_numpy(self._layouts[name].commands(actions)).to(
                 self._twin.device, self._twin.dtype
             )
@@ -240,7 +238,7 @@ class Shard:
         n = self._plan.n_replicas
         drawn: dict[str, Float32] = {}
         for stream, (name, actor) in enumerate(weights.items()):
-            n_assets, n_actions = self._nameplate.group(name).n_assets, actor.log_std.size
+            n_assets, n_actions = self._nameplate.group(name).n_assets, actor.n_normal
             shape = (n_steps, n, n_assets, n_actions)
             if not self._plan.explore:
                 drawn[name] = np.zeros(shape, np.float32)
@@ -299,7 +297,7 @@ class Shard:
             empty = np.empty((0, *self._features[name].shape[1:]), np.float32)
             groups[name] = GroupRollout(
                 **buffer,
-                log_prob=log_prob_of_noise(noise[name], weights[name].log_std),
+                log_prob=weights[name].log_prob(noise[name], np.empty((*buffer["reward"].shape, 0), np.float32)),
                 last_features=self._features[name].copy(),
                 final_features=np.concatenate([empty, *parts]),
             )

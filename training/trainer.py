@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..agents.action_layout import Float32
-from ..agents.actor import normalise, to_mlp_weights
+from ..agents.actor import ActorWeights, normalise, to_policy_network
 from ..agents.advantages import generalised_advantages
-from ..agents.forward import MlpWeights
+from ..agents.forward import PolicyNetwork
 from ..agents.networks import ActorCritic
 from ..agents.ppo import GroupLearner, Samples
 from ..agents.ppo_settings import PpoConfiguration
@@ -21,7 +21,7 @@ from ..envs.errors import ConfigurationError, NumericalError
 from .configuration import TrainConfiguration
 from .normaliser import ReturnScale, RunningMoments
 from .problem import Problem
-from .rollout import GroupRollout, PolicyWeights, Rollout, Shard, ShardPlan, concatenate
+from .rollout import GroupRollout, Rollout, Shard, ShardPlan, concatenate
 from .seeds import initial_generator, shuffle_generator
 from .workers import Collector, one_thread
 
@@ -69,17 +69,17 @@ class Trainer:
         per_iteration = self.config.rollout.replicas * self.config.rollout.steps * n_assets
         return math.ceil((self.config.agent_steps or 0) / per_iteration)
 
-    def policy_weights(self) -> PolicyWeights:
+    def policy_weights(self) -> dict[str, ActorWeights]:
         """The acting half of every group, as rollouts run it."""
         return {
             name: learner.network.actor_weights(*self._standard(name), self._settings.feature_clip)
             for name, learner in self._learners.items()
         }
 
-    def export(self) -> dict[str, MlpWeights]:
+    def export(self) -> dict[str, PolicyNetwork]:
         """The acting half of every group, as an artifact ships it."""
         return {
-            name: to_mlp_weights(actor, self.nameplate.group(name), self.layouts[name])
+            name: to_policy_network(actor, self.nameplate.group(name), self.layouts[name])
             for name, actor in self.policy_weights().items()
         }
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from twinloop.agents.artifact import MANIFEST, attach_report, load_artifact, save_artifact
-from twinloop.agents.forward import MlpWeights, to_onnx
+from twinloop.agents.forward import PolicyNetwork, to_onnx
 from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.agents.policy import Policy
 from twinloop.envs.errors import ArtifactError, NameplateError
@@ -29,10 +29,10 @@ def farm(n: int = 3, site: str = "farm", pitch_m: float = 630.0) -> Nameplate:
     return make_nameplate(site, 10.0, n, tuple((pitch_m * i, 0.0, 126.0, 90.0, 5000.0) for i in range(n)))
 
 
-def network(plate: Nameplate, seed: int = 0, n_features: int | None = None) -> MlpWeights:
+def network(plate: Nameplate, seed: int = 0, n_features: int | None = None) -> PolicyNetwork:
     group, rng = plate.group(GROUP), np.random.default_rng(seed)
     n = n_features or OwnSignalsEncoder(plate, GROUP).n_features
-    return MlpWeights(
+    return PolicyNetwork(
         feature_mean=np.zeros(n, np.float32),
         feature_std=np.ones(n, np.float32),
         feature_clip=10.0,

@@ -13,16 +13,18 @@ import onnxruntime
 import pytest
 import torch
 
-from twinloop.agents.forward import INPUT, OPSET, OUTPUT, MlpWeights, to_onnx
+from twinloop.agents.forward import INPUT, OPSET, OUTPUT, PolicyNetwork, to_onnx
 from twinloop.envs.errors import ContractError
 
 LOWER, UPPER, NEUTRAL = np.array([-40.0, 0.1, 0.0]), np.array([40.0, 1.0, 5.0]), np.array([0.0, 1.0, 2.0])
 
 
-def network(n_features: int = 7, width: int = 32, depth: int = 2, controlled: tuple[int, ...] = (1, 0)) -> MlpWeights:
+def network(
+    n_features: int = 7, width: int = 32, depth: int = 2, controlled: tuple[int, ...] = (1, 0)
+) -> PolicyNetwork:
     rng = np.random.default_rng(3)
     sizes = [n_features, *[width] * depth, len(controlled)]
-    return MlpWeights(
+    return PolicyNetwork(
         feature_mean=rng.normal(size=n_features).astype(np.float32),
         feature_std=rng.uniform(0.1, 3.0, n_features).astype(np.float32),
         feature_clip=5.0,
@@ -41,7 +43,7 @@ def features(n_rows: int, n_features: int = 7) -> np.ndarray[Any, np.dtype[np.fl
     return np.random.default_rng(4).normal(0.0, 8.0, (n_rows, n_features)).astype(np.float32)
 
 
-def torch_forward(mlp: MlpWeights, x: torch.Tensor) -> torch.Tensor:
+def torch_forward(mlp: PolicyNetwork, x: torch.Tensor) -> torch.Tensor:
     """The same network as torch knows it."""
     layers: list[torch.nn.Module] = []
     for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
@@ -58,7 +60,7 @@ def torch_forward(mlp: MlpWeights, x: torch.Tensor) -> torch.Tensor:
     return commands
 
 
-def run_onnx(mlp: MlpWeights, rows: Any) -> Any:
+def run_onnx(mlp: PolicyNetwork, rows: Any) -> Any:
     session = onnxruntime.InferenceSession(to_onnx(mlp), providers=["CPUExecutionProvider"])
     return session.run([OUTPUT], {INPUT: rows})[0]
 
@@ -76,7 +78,7 @@ def test_numpy_onnx_and_torch_agree(depth: int, n_rows: int) -> None:
 
 
 def test_one_tanh_layer_by_hand() -> None:
-    mlp = MlpWeights(
+    mlp = PolicyNetwork(
         feature_mean=np.array([1.0]),
         feature_std=np.array([2.0]),
         feature_clip=1.5,
@@ -116,7 +118,7 @@ def test_a_nan_feature_comes_out_as_nan_and_leaves_other_rows_alone() -> None:
 
 def test_arrays_round_trip() -> None:
     mlp = network()
-    again = MlpWeights.from_arrays(mlp.to_arrays())
+    again = PolicyNetwork.from_arrays(mlp.to_arrays())
     np.testing.assert_array_equal(again.forward(features(9)), mlp.forward(features(9)))
     assert again.controlled == mlp.controlled
 

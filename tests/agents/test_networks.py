@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from twinloop.agents.action_layout import ActionLayout
-from twinloop.agents.actor import to_mlp_weights
+from twinloop.agents.actor import to_policy_network
 from twinloop.agents.networks import ActorCritic, Mlp
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.nameplate import Group, Signal
@@ -72,12 +72,12 @@ def test_rollout_learner_and_artifact_give_the_same_commands() -> None:
     actor = net.actor_weights(mean, std, 2.0)
     scale = ActionLayout.of(GROUP, ["heat_kw", "opening_pu"])
     features = rng.normal(size=(40, 7)).astype(np.float32) * 3
-    ours = actor.mean(features)
+    ours = actor.act(features[None], np.zeros((1, 40, 0), np.float32), None, None, None).actions[0]
     x = torch.from_numpy(np.clip((features - mean) / std, -2, 2))
     np.testing.assert_allclose(ours, net.actor.forward(x)[-1].numpy(), rtol=1e-5, atol=1e-5)
     assert (np.abs(ours) > 1).any()
     commands = scale.commands(ours)
-    np.testing.assert_allclose(commands, to_mlp_weights(actor, GROUP, scale).forward(features), rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(commands, to_policy_network(actor, GROUP, scale).forward(features), rtol=1e-6, atol=1e-5)
 
 
 def test_commands_span_the_nameplate_and_the_rest_stays_neutral() -> None:

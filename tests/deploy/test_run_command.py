@@ -14,7 +14,7 @@ import pytest
 
 from twinloop.__main__ import main
 from twinloop.agents.artifact import load_artifact, save_artifact
-from twinloop.agents.forward import MlpWeights
+from twinloop.agents.forward import PolicyNetwork
 from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.deploy.journal import Journal, read, verify
 from twinloop.deploy.plants import open_plant
@@ -42,7 +42,7 @@ def plant_file(tmp_path: Path) -> Path:
 def artifact(folder: Path, plate: Nameplate) -> Path:
     """A policy that steers by its own sensors, untrained."""
     group, n, rng = plate.group(GROUP), OwnSignalsEncoder(plate, GROUP).n_features, np.random.default_rng(0)
-    mlp = MlpWeights(
+    mlp = PolicyNetwork(
         feature_mean=np.zeros(n),
         feature_std=np.ones(n),
         feature_clip=5.0,

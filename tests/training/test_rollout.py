@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 from twinloop.agents.action_layout import ActionLayout
-from twinloop.agents.actor import ActorWeights, to_mlp_weights
+from twinloop.agents.actor import ActorWeights, to_policy_network
 from twinloop.envs.errors import NumericalError
 from twinloop.envs.task import Score
 from twinloop.envs.twin import Readings, Tensors
@@ -44,9 +44,10 @@ def weights(seed: int = 0, n_features: int = 10) -> dict[str, ActorWeights]:
             feature_mean=draw(n_features),
             feature_std=np.full(n_features, 1.5, np.float32),
             feature_clip=5.0,
-            weights=(draw(n_features, 16), draw(16, 2)),
-            biases=(draw(16), draw(2)),
-            log_std=np.array([-0.5, -1.0], np.float32),
+            weights=(draw(1, n_features, 16), draw(1, 16, 2)),
+            biases=(draw(1, 16), draw(1, 2)),
+            log_std=np.array([[-0.5, -1.0]], np.float32),
+            n_continuous=2,
         )
     }
 
@@ -145,7 +146,7 @@ def test_a_bandit_needs_no_final_observations() -> None:
 def test_log_probability_is_that_of_the_action_taken() -> None:
     rollout = Shard(problem(), ShardPlan(0, 0, 3)).collect(weights(), 6)
     group, actor = rollout.groups[GROUP], weights()[GROUP]
-    mean = actor.mean(group.features.reshape(-1, 10))
+    mean = actor.head(group.features.reshape(1, -1, 10), np.empty((1, 1, 0), np.float32))[0][0]
     normal = norm(mean, np.exp(actor.log_std))
     expected = normal.logpdf(group.actions.reshape(-1, 2)).sum(-1)
     np.testing.assert_allclose(group.log_prob.ravel(), expected, rtol=1e-4, atol=1e-4)
@@ -155,7 +156,7 @@ def test_without_exploration_the_shard_does_what_the_artifact_will_do() -> None:
     rollout = Shard(problem(), ShardPlan(0, 0, 3, explore=False)).collect(weights(), 6)
     nameplate = drift_nameplate(N_ASSETS)
     scale = ActionLayout.of(nameplate.groups[0], None)
-    mlp = to_mlp_weights(weights()[GROUP], nameplate.groups[0], scale)
+    mlp = to_policy_network(weights()[GROUP], nameplate.groups[0], scale)
     features = rollout.groups[GROUP].features
     np.testing.assert_allclose(
         scale.commands(rollout.groups[GROUP].actions), mlp.forward(features), rtol=1e-5, atol=1e-6
