@@ -11,14 +11,16 @@ from pydantic import BaseModel
 from ..agents.action_layout import ActionLayout
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.encoder import Encoder
-from ..envs.errors import ConfigurationError, nearest
+from ..envs.errors import ConfigurationError, ContractError, nearest
 from ..envs.nameplate import Nameplate
 from ..envs.registry import Site, load_site
+from .rollout_settings import ShieldedConfiguration
 
 if TYPE_CHECKING:
     from ..envs.task import Task
     from ..envs.twin import Twin
     from .configuration import TrainConfiguration
+    from .shielding import Shielding
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Problem:
     controlled: Mapping[str, tuple[str, ...]] | None = None
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    shield: ShieldedConfiguration | None = None
 
     @staticmethod
     def of(config: TrainConfiguration, site: Site | None = None) -> Problem:
@@ -48,15 +51,33 @@ class Problem:
             controlled=config.learner.controlled,
             dtype=config.dtype,
             device=config.device,
+            shield=config.shield,
         )
 
     def nameplate(self) -> Nameplate:
         return self.site.nameplate(self.site_config)
 
     def twin(self, n_replicas: int) -> Twin:
+        """The site's twin, behind the deployment shield where the run wants it."""
         import torch
 
-        return self.site.twin(self.site_config, n_replicas, self.device, getattr(torch, self.dtype))
+        twin = self.site.twin(self.site_config, n_replicas, self.device, getattr(torch, self.dtype))
+        if self.shield is None:
+            return twin
+        from .shielded_twin import ShieldedTwin
+
+        return ShieldedTwin(twin)
+
+    def shielding(self, twin: Twin) -> Shielding | None:
+        """Who asks a shielded twin of :meth:`twin` what was obeyed; None without a shield."""
+        if self.shield is None:
+            return None
+        from .shielded_twin import ShieldedTwin
+        from .shielding import Shielding
+
+        if not isinstance(twin, ShieldedTwin):
+            raise ContractError(f"a problem with a shield needs a ShieldedTwin, not a {type(twin).__name__}")
+        return Shielding(twin, self.shield.intervention_penalty)
 
     def task(self) -> Task:
         return self.site.task(self.task_name, self.site_config, self.task_options)

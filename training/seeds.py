@@ -7,7 +7,8 @@ import torch
 from ..envs.noise import bits
 
 _ROW, _EPISODE, _SHUFFLE, _INITIAL = 101, 102, 103, 104
-ACTION_STREAM = 1000
+ACTION_STREAM = 1000  # and as many more as there are groups, like the next
+LEVEL_STREAM = 2000
 _POSITIVE = 0x7FFFFFFFFFFFFFFF
 
 
@@ -21,16 +22,21 @@ def episode_seeds(row_seed: torch.Tensor, episode: torch.Tensor) -> torch.Tensor
     return bits(row_seed, episode, _EPISODE, 1)[:, 0] & _POSITIVE
 
 
-def shuffle_generator(run_seed: int, iteration: int) -> torch.Generator:
-    """Generator of an iteration's minibatches."""
-    return _generator(run_seed, iteration, _SHUFFLE)
+def update_seed(run_seed: int, iteration: int, group: int) -> int:
+    """Seed of one group's minibatches, and of the order of its assets, in one iteration."""
+    return _seed(run_seed, iteration, _SHUFFLE, group)
+
+
+def initial_seed(run_seed: int, group: int) -> int:
+    """Seed of a group's initial weights."""
+    return _seed(run_seed, group, _INITIAL, 0)
 
 
 def initial_generator(run_seed: int, group: int) -> torch.Generator:
     """Generator of a group's initial weights."""
-    return _generator(run_seed, group, _INITIAL)
+    return torch.Generator().manual_seed(initial_seed(run_seed, group))
 
 
-def _generator(run_seed: int, number: int, stream: int) -> torch.Generator:
-    seed = bits(torch.tensor([run_seed]), torch.tensor([number]), stream, 1) & _POSITIVE
-    return torch.Generator().manual_seed(int(seed))
+def _seed(run_seed: int, number: int, stream: int, index: int) -> int:
+    drawn = bits(torch.tensor([run_seed]), torch.tensor([number]), stream, index + 1) & _POSITIVE
+    return int(drawn[0, index])

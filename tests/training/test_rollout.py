@@ -197,7 +197,7 @@ class InfiniteSite(DriftSite):
 
 
 def test_an_infinite_reward_is_reported_as_such() -> None:
-    with pytest.raises(NumericalError, match=r"replica 0, asset/A2/reward: the twin gave inf at step 1"):
+    with pytest.raises(NumericalError, match=r"replica 0, asset/A2/reward: the task gave inf at step 1"):
         Shard(problem(InfiniteSite()), ShardPlan(0, 0, 2)).collect(weights(), 5)
 
 
