@@ -18,6 +18,7 @@ import torch
 from ..envs.errors import RunError
 
 FORMAT_VERSION = 1
+_MOST_GPUS = 64
 _NAME = re.compile(r"iteration_(\d{8})\.pt")
 
 
@@ -53,13 +54,16 @@ class CheckpointStore:
             return []
         return sorted(p for p in self._folder.iterdir() if _NAME.fullmatch(p.name))
 
-    def load_newest(self) -> tuple[dict[str, Any], list[str]]:
-        """The newest state that is whole, and a line for each newer one that is not; RunError when none is."""
+    def load_newest(self, device: str = "cpu") -> tuple[dict[str, Any], list[str]]:
+        """The newest state that is whole, and a line for each newer one that is not; RunError when none is.
+
+        What lay on a GPU comes to ``device``, so that a machine without one can read it; the rest stays on the CPU.
+        """
         complaints: list[str] = []
         for path in reversed(self.paths()):
             reason = _damage(path)
             if reason is None:
-                state: dict[str, Any] = torch.load(path, weights_only=True)
+                state: dict[str, Any] = torch.load(path, _gpus_to(device), weights_only=True)
                 if state.get("format_version") != FORMAT_VERSION:
                     raise RunError(
                         f"{path}: format version {state.get('format_version')}, this twinloop reads {FORMAT_VERSION}; "
@@ -71,6 +75,11 @@ class CheckpointStore:
             f"{self._folder}: no checkpoint to resume from"
             + (f" ({'; '.join(complaints)})" if complaints else "; the run ended before its first one, start it again")
         )
+
+
+def _gpus_to(device: str) -> dict[str, str]:
+    """Where ``torch.load`` puts what was on a GPU, whatever its number was."""
+    return dict.fromkeys(("cuda", *(f"cuda:{number}" for number in range(_MOST_GPUS))), device)
 
 
 def _damage(path: Path) -> str | None:

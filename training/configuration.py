@@ -26,7 +26,7 @@ from ..envs.configuration import Strict, load_mapping
 from ..envs.errors import UnknownSiteError
 from ..envs.registry import load_site
 from .rollout_settings import RolloutConfiguration, ShieldedConfiguration
-from .run_settings import EarlyStopConfiguration, EvaluationConfiguration, LogConfiguration
+from .run_settings import EarlyStopConfiguration, EvaluationConfiguration, LogConfiguration, disagreement
 
 LearnerConfiguration = (
     PpoConfiguration
@@ -65,6 +65,9 @@ class TrainConfiguration(Strict):
     shield: ShieldedConfiguration | None = Field(None, description="train behind the shield; absent: without it")
     evaluation: EvaluationConfiguration = EvaluationConfiguration()
     early_stop: EarlyStopConfiguration | None = None
+    artifact: Literal["last", "best"] = Field(
+        "last", description="the policy that is shipped: the last, or that of the best evaluation"
+    )
     log: LogConfiguration = LogConfiguration()
     iterations: PositiveInt | None = None
     agent_steps: PositiveInt | None = Field(None, description="instead of iterations; rounded up to whole ones")
@@ -108,16 +111,20 @@ class TrainConfiguration(Strict):
     def _agrees(self) -> TrainConfiguration:
         if (self.iterations is None) == (self.agent_steps is None):
             raise ValueError("give either iterations or agent_steps, not both and not neither")
-        wrong = self.learner.disagreement(
+        wrong = self.disagreement()
+        if wrong is not None:
+            raise ValueError(wrong)
+        return self
+
+    def disagreement(self) -> str | None:
+        """What in the parts of this run does not go together, or None."""
+        return self.learner.disagreement(
             replicas=self.rollout.replicas,
             steps=self.rollout.steps,
             workers=self.rollout.workers,
             shards=self.rollout.n_shards,
             iterations=self.iterations is not None,
-        )
-        if wrong is not None:
-            raise ValueError(wrong)
-        return self
+        ) or disagreement(self.evaluation, self.early_stop, self.artifact, self.iterations)
 
 
 def training_model(path: str | Path, overrides: Sequence[str] = ()) -> type[TrainConfiguration]:

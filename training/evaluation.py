@@ -13,7 +13,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from ..deploy.journal import Journal
 from ..deploy.runtime import Runtime, RuntimeSettings
 from ..deploy.shield import Shield
-from ..deploy.summary import Ending
+from ..deploy.summary import Ending, RunSummary
 from ..envs.errors import PlantError, TwinloopError
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays, Plant, Telemetry
@@ -36,6 +36,8 @@ from .statistics import Interval, energy_ratio_interval, mean_interval
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import SynchronizedArray
+
+    from ..agents.policy import Policy
 
 FloatArray = NDArray[np.float64]
 Progress = Callable[[Sequence[float]], None]
@@ -157,26 +159,36 @@ class Metered:
         return total * self.nameplate.period_s / 3600.0
 
 
+def drive(plant: Plant, policy: Policy, n_periods: int, name: str) -> RunSummary:
+    """Control a plant in simulated time as deployment does, through shield, runtime and a journal of its own.
+
+    Raises :class:`PlantError` when the run did not reach its end, and KeyboardInterrupt after Ctrl-C.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="twinloop-evaluation-") as folder,
+        Journal(Path(folder) / "journal.sqlite") as journal,
+    ):
+        summary = Runtime(plant, policy, Shield(plant.nameplate), journal, _PATIENT).run(n_periods)
+    if summary.ending is Ending.INTERRUPTED:
+        raise KeyboardInterrupt
+    if summary.ending is not Ending.COMPLETED or summary.tripped:
+        raise PlantError(
+            f"{name} on {plant.nameplate.site!r}: ended after {summary.periods} of {n_periods} periods "
+            f"({summary.ending}): {summary.detail}"
+        )
+    return summary
+
+
 def run_job(job: PlantJob, on_period: Callable[[int], None] | None = None) -> PlantRecord:
     """Run one policy on its plant, in this process, through shield and runtime.
 
     Raises :class:`PlantError` when the run did not reach its end, and KeyboardInterrupt after Ctrl-C.
     """
     started_s = time.monotonic()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="twinloop-evaluation-")))
-        plant = Metered(load_site(job.site).plant(job.site_config, job.plant_config), on_period)
-        stack.callback(plant.close)
-        journal = stack.enter_context(Journal(folder / "journal.sqlite"))
+    plant = Metered(load_site(job.site).plant(job.site_config, job.plant_config), on_period)
+    with closing(plant):
         policy = job.contestant.build(plant.nameplate, job.seed)
-        summary = Runtime(plant, policy, Shield(plant.nameplate), journal, _PATIENT).run(job.n_periods)
-    if summary.ending is Ending.INTERRUPTED:
-        raise KeyboardInterrupt
-    if summary.ending is not Ending.COMPLETED or summary.tripped:
-        raise PlantError(
-            f"{job.contestant.name} on {plant.nameplate.site!r}, seed {job.seed}: ended after {summary.periods} of "
-            f"{job.n_periods} periods ({summary.ending}): {summary.detail}"
-        )
+        summary = drive(plant, policy, job.n_periods, f"{job.contestant.name}, seed {job.seed},")
     travel, load = plant.account()
     return PlantRecord(
         policy=job.contestant.name,

@@ -3,16 +3,32 @@
 config.yaml     the resolved configuration; ``twinloop train config.yaml`` repeats the run
 versions.json   Python, packages, machine
 seeds.json      the run's seed and what is derived from it
-metrics.jsonl   one line an iteration
+metrics.jsonl   one line an iteration, see below
 tensorboard/    the same figures for TensorBoard
+trackers.json   ids of the MLflow and Weights & Biases runs, where there are any
 checkpoints/    see checkpoint.py
+best/           the checkpoint of the best evaluation, with ``early_stop`` or ``artifact: best``
+result.json     how the run ended, once it has
 artifact/       the trained policy, once the run has ended
+
+Figures of an iteration:
+
+agent_steps            decisions of present assets so far
+agent_steps_per_s      of this sitting, by the wall clock
+wall_s, cpu_s          so far, over all sittings; CPU of this process and all that it started (run_clock.py);
+                       work that a crash lost is not in them
+reward/mean            of the batch that was learnt from, explored, an agent-step
+episodes, episode_return/mean, cost/NAME    of the batch
+evaluation/reward      mean reward an agent-step without exploration, on replicas that are not learnt from
+plant/...              the policy on the plant, see plant_evaluation.py
+GROUP/...              of the learner of that group of assets
 """
 
 from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +43,9 @@ from .configuration import TrainConfiguration, training_model
 from .output_folder import make_folder
 from .seeds import row_seeds
 
+TIMING_FIGURES = ("agent_steps_per_s", "wall_s", "cpu_s")
+"""Figures that differ between two equal runs."""
+
 PACKAGES = ("twinloop", "numpy", "torch", "ray", "pydantic", "onnx", "onnxruntime", "floris")
 
 
@@ -39,6 +58,8 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.artifact = self.path / "artifact"
+        self.result_file = self.path / "result.json"
+        self._trackers_file = self.path / "trackers.json"
 
     @staticmethod
     def named(parent: Path, name: str) -> RunFolder:
@@ -68,6 +89,34 @@ class RunFolder:
 
     def checkpoints(self, keep: int) -> CheckpointStore:
         return CheckpointStore(self.path / "checkpoints", keep)
+
+    def best(self) -> CheckpointStore:
+        """The checkpoint of the best evaluation."""
+        return CheckpointStore(self.path / "best", 1)
+
+    def result(self) -> dict[str, Any] | None:
+        """How the run ended; None while it has not."""
+        if not self.result_file.is_file():
+            return None
+        found: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
+        return found
+
+    def keep_result(self, result: Mapping[str, Any]) -> None:
+        """Write how the run ended; this is the last thing that a run does."""
+        partial = self.path / "result.partial"
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.result_file)
+
+    def tracker_ids(self) -> dict[str, str]:
+        """Ids of this run at trackers, by the tracker's name."""
+        if not self._trackers_file.is_file():
+            return {}
+        found: dict[str, str] = json.loads(self._trackers_file.read_text(encoding="utf-8"))
+        return found
+
+    def keep_tracker_id(self, tracker: str, run_id: str) -> None:
+        """Remember under which id a tracker knows this run."""
+        self._write_json(self._trackers_file.name, {**self.tracker_ids(), tracker: run_id})
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; a last line that a crash cut short is left out."""

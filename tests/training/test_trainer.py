@@ -29,7 +29,7 @@ from twinloop.training.normaliser import ReturnScale, RunningMoments
 from twinloop.training.problem import Problem
 from twinloop.training.rollout_settings import RolloutConfiguration
 from twinloop.training.run import IterationReport, RunInterrupted, resume, train
-from twinloop.training.run_folder import RunFolder
+from twinloop.training.run_folder import TIMING_FIGURES, RunFolder
 from twinloop.training.run_settings import EvaluationConfiguration
 from twinloop.training.trainer import Trainer
 from twinloop.training.workers import InProcessCollector, make_collector
@@ -251,7 +251,7 @@ def test_a_group_that_is_not_controlled_stays_neutral_and_learns_nothing() -> No
     trainer = trainer_of(config, Problem.of(config, PumpSite()))
     figures = trainer.iterate()
     assert list(trainer.export()) == ["valve"]
-    assert trainer.export()["valve"].controlled == (1,)
+    assert trainer.export()["valve"].layout.columns == (1,)
     assert trainer.agent_steps == 4 * 16
     assert not any(name.startswith("pump/") for name in figures)
 
@@ -327,8 +327,8 @@ def test_a_run_that_is_interrupted_resumes_to_the_same_bits(tmp_path: Path) -> N
     stores = [RunFolder(r.folder).checkpoints(3).load_newest()[0] for r in (whole, resumed)]
     assert same(stores[0], stores[1])
     rows = [RunFolder(r.folder).metrics() for r in (whole, resumed)]
-    assert [{k: v for k, v in row.items() if k != "agent_steps_per_s"} for row in rows[0]] == [
-        {k: v for k, v in row.items() if k != "agent_steps_per_s"} for row in rows[1]
+    assert [{k: v for k, v in row.items() if k not in TIMING_FIGURES} for row in rows[0]] == [
+        {k: v for k, v in row.items() if k not in TIMING_FIGURES} for row in rows[1]
     ]
     weights = [(r.artifact / "weights_asset.npz").read_bytes() for r in (whole, resumed)]
     assert weights[0] == weights[1]
@@ -375,6 +375,7 @@ def test_the_run_folder_says_what_was_run(tmp_path: Path) -> None:
     result = train(config, tmp_path / "run", reports.append, problem=drift_problem(config))
     assert {p.name for p in result.folder.iterdir()} == {
         "config.yaml", "versions.json", "seeds.json", "metrics.jsonl", "tensorboard", "checkpoints", "artifact",
+        "result.json",
     }  # fmt: skip
     assert [row["iteration"] for row in RunFolder(result.folder).metrics()] == [1, 2]
     assert [r.iteration for r in reports] == [1, 2]
