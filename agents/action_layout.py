@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..envs.encoder import Array
 from ..envs.errors import ConfigurationError, nearest
 from ..envs.nameplate import Group
 
@@ -26,7 +27,9 @@ class ActionLayout:
     level, command by command; an action mask is ``[..., L]``, one flag a level in the same order.
 
     ``continuous``, ``discrete``: command columns; ``levels``: the allowed values of each discrete command;
-    ``middle``, ``half``: ``[Kc]``; ``neutral``: ``[A]``.
+    ``middle``, ``half``: ``[Kc]``; ``neutral``: ``[A]``; ``legal_columns``: where the levels of ``discrete`` lie among
+    those of all discrete commands of the group, which is how a
+    :class:`~twinloop.envs.encoder.MaskingEncoder` tells what is legal.
     """
 
     continuous: tuple[int, ...]
@@ -35,6 +38,7 @@ class ActionLayout:
     middle: Float32
     half: Float32
     neutral: Float32
+    legal_columns: tuple[int, ...] = ()
 
     @staticmethod
     def of(group: Group, controlled: Sequence[str] | None) -> ActionLayout:
@@ -55,6 +59,11 @@ class ActionLayout:
             )
         continuous = [c for c in columns if group.commanded[c].levels is None]
         levels = {c: told for c in columns if (told := group.commanded[c].levels) is not None}
+        start, at = 0, {}
+        for column, signal in enumerate(group.commanded):
+            n_levels = len(signal.levels or ())
+            at[column] = range(start, start + n_levels)
+            start += n_levels
         lower, upper = group.lower("commanded")[continuous], group.upper("commanded")[continuous]
         return ActionLayout(
             continuous=tuple(continuous),
@@ -63,6 +72,7 @@ class ActionLayout:
             middle=((upper + lower) / 2.0).astype(np.float32),
             half=((upper - lower) / 2.0).astype(np.float32),
             neutral=group.neutral().astype(np.float32),
+            legal_columns=tuple(c for column in levels for c in at[column]),
         )
 
     @property
@@ -93,6 +103,13 @@ class ActionLayout:
     @cached_property
     def _is_everything(self) -> bool:
         return not self.discrete and self.columns == tuple(range(self.neutral.size))
+
+    def legal(self, flags: Array, present: Array) -> Array:
+        """Action mask ``[..., L]`` from an encoder's flags of all discrete commands of the group; numpy or torch.
+
+        Every level of an absent asset (``present`` ``[...]``) is legal: nobody obeys it, and it needs a choice.
+        """
+        return flags[..., list(self.legal_columns)] | ~present[..., None]
 
     def commands(self, actions: Float32) -> NDArray[Any]:
         """Commands ``[..., A]`` of actions ``[..., K]``; continuous ones are clipped to [-1, 1] first."""

@@ -9,12 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs.errors import ContractError
-from ..envs.nameplate import Group
 from .action_layout import ActionLayout
 from .action_sampling import choose_levels, log_prob_of_normal
 from .forward import PolicyNetwork
-from .layers import Float32, GruWeights, affine, from_rows, to_rows
+from .layers import Dense, Float32, GruWeights, affine, from_rows, to_rows
 
 Flags = NDArray[np.bool_]
 
@@ -158,18 +156,17 @@ def normalise(features: Float32, mean: Float32, std: Float32, clip: float) -> Fl
     return x
 
 
-def to_policy_network(actor: ActorWeights, group: Group, layout: ActionLayout) -> PolicyNetwork:
+def to_policy_network(actor: ActorWeights, layout: ActionLayout) -> PolicyNetwork:
     """What the actor does without exploration, as the network of an artifact."""
-    if actor.n_stacks > 1 or actor.level_counts or actor.gru is not None:
-        raise ContractError("an artifact holds shared feed-forward weights over continuous commands so far")
+    last = len(actor.weights) - 1
+    dense = (
+        Dense(weight, bias, "linear" if i == last else "tanh")
+        for i, (weight, bias) in enumerate(zip(actor.weights, actor.biases, strict=True))
+    )
     return PolicyNetwork(
         feature_mean=actor.feature_mean,
         feature_std=actor.feature_std,
         feature_clip=actor.feature_clip,
-        weights=tuple(w[0] for w in actor.weights),
-        biases=tuple(b[0] for b in actor.biases),
-        command_lower=group.lower("commanded"),
-        command_upper=group.upper("commanded"),
-        command_neutral=group.neutral(),
-        controlled=layout.columns,
+        layers=(*(() if actor.gru is None else (actor.gru,)), *dense),
+        layout=layout,
     )

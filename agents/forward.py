@@ -1,84 +1,91 @@
-"""The forward pass of a trained policy, as plain arrays: numpy to act and to check, ONNX to ship.
+"""The forward pass of a trained policy, as plain arrays: what acts at the plant, with numpy as the referee of ONNX.
 
     x = clip((features - mean) / std, -feature_clip, feature_clip)
-    h = tanh(x W1 + b1), tanh(h W2 + b2), ...
-    u = clip(h Wn + bn, -1, 1)
-    command[controlled[k]] = (upper + lower) / 2 + (upper - lower) / 2 * u[k];  all other columns stay neutral
+    head = layers(x, memory)
+    continuous command k = middle + half * squash(head_k), squash being a clip to [-1, 1] or tanh
+    discrete command d   = the level whose logit is the largest of the legal ones;  all other commands stay neutral
 
-All in float32, the type that networks are trained in.
+All in float32, the type that networks are trained in. The same network as an ONNX graph:
+:func:`twinloop.agents.onnx_graph.to_onnx`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.errors import ContractError
-
-OPSET = 17
-IR_VERSION = 8
-INPUT, OUTPUT = "features", "commands"
+from .action_layout import ActionLayout
+from .action_sampling import choose_levels
+from .layers import Activation, Dense, Float32, GruWeights, Layer, LstmWeights, from_rows, to_rows
 
 Floats = NDArray[Any]
+Squash = Literal["clip", "tanh"]
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyNetwork:
-    """A network of tanh layers with a linear head, its normaliser and the scaling of its output.
+    """Normaliser, layers, and the layout that makes commands of the last layer's output.
 
-    ``feature_mean``, ``feature_std``: ``[F]``; ``weights[i]``: ``[inputs, outputs]``; ``biases[i]``: ``[outputs]``;
-    ``command_lower``, ``command_upper``, ``command_neutral``: ``[A]`` in physical units; ``controlled``: the
-    command column that each output of the head drives. Raises
+    ``feature_mean``, ``feature_std``: ``[F]``; ``feature_clip``: infinity for none; ``layers``: of ``S`` stacks each, 1
+    shared by all assets or one an asset, the last one ``layout.n_outputs`` wide. Raises
     :class:`~twinloop.envs.errors.ContractError` when shapes disagree or a number is not finite.
     """
 
     feature_mean: Floats
     feature_std: Floats
     feature_clip: float
-    weights: tuple[Floats, ...]
-    biases: tuple[Floats, ...]
-    command_lower: Floats
-    command_upper: Floats
-    command_neutral: Floats
-    controlled: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    layout: ActionLayout
+    squash: Squash = "clip"
 
     def __post_init__(self) -> None:
-        for name, expected, got in self._shapes():
-            if expected != got:
-                raise ContractError(f"PolicyNetwork.{name}: shape {got}, expected {expected}")
+        if not self.layers:
+            raise ContractError("PolicyNetwork.layers: none; a network has at least a linear head")
+        if self.squash not in get_args(Squash):
+            raise ContractError(f"PolicyNetwork.squash: {self.squash!r}, allowed: {', '.join(get_args(Squash))}")
+        if np.shape(self.feature_std) != np.shape(self.feature_mean):
+            raise ContractError(
+                f"PolicyNetwork.feature_std: shape {np.shape(self.feature_std)}, expected {np.shape(self.feature_mean)}"
+            )
+        width = self.n_features
+        for i, layer in enumerate(self.layers):
+            self._check_layer(f"layers[{i}]", layer, width)
+            width = layer.n_outputs
+        if width != self.layout.n_outputs:
+            raise ContractError(
+                f"PolicyNetwork.layers: the head is {width} wide, the layout of these commands needs "
+                f"{self.layout.n_outputs}"
+            )
         for name, array in self.to_arrays().items():
-            if not np.all(np.isfinite(array)):
+            if name != "feature_clip" and array.dtype.kind == "f" and not np.all(np.isfinite(array)):
                 raise ContractError(f"PolicyNetwork.{name}: holds NaN or infinity; training did not end well")
         if not np.all(np.asarray(self.feature_std) > 0) or not self.feature_clip > 0:
             raise ContractError("PolicyNetwork: feature_std and feature_clip must be positive")
-        if len(set(self.controlled)) != len(self.controlled) or not set(self.controlled) <= set(range(self.n_commands)):
+
+    def _check_layer(self, name: str, layer: Layer, width: int) -> None:
+        if isinstance(layer, Dense) and layer.activation not in get_args(Activation):
             raise ContractError(
-                f"PolicyNetwork.controlled: {self.controlled} must be different columns below {self.n_commands}"
+                f"PolicyNetwork.{name}.activation: {layer.activation!r}, allowed: {', '.join(get_args(Activation))}"
+            )
+        for key, expected in layer.shapes().items():
+            got = np.shape(getattr(layer, key))
+            if got != expected:
+                raise ContractError(f"PolicyNetwork.{name}.{key}: shape {got}, expected {expected}")
+        if layer.n_inputs != width or layer.n_stacks != self.n_stacks:
+            raise ContractError(
+                f"PolicyNetwork.{name}: takes {layer.n_inputs} inputs in {layer.n_stacks} stacks, expected {width} in "
+                f"{self.n_stacks}"
             )
 
-    def _shapes(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-        """(field, expected shape, present shape) of every array."""
-        if not self.weights or len(self.weights) != len(self.biases):
-            raise ContractError(
-                f"PolicyNetwork: {len(self.weights)} weights and {len(self.biases)} biases; need one bias a layer"
-            )
-        found: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
-        for name in ("feature_mean", "feature_std"):
-            found.append((name, (self.n_features,), np.shape(getattr(self, name))))
-        width = self.n_features
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            outputs = len(self.controlled) if i == len(self.weights) - 1 else int(np.shape(bias)[0])
-            found.append((f"weights[{i}]", (width, outputs), np.shape(weight)))
-            found.append((f"biases[{i}]", (outputs,), np.shape(bias)))
-            width = outputs
-        for name in ("command_lower", "command_upper", "command_neutral"):
-            found.append((name, (self.n_commands,), np.shape(getattr(self, name))))
-        return found
+    @property
+    def n_stacks(self) -> int:
+        """``S``: 1, or as many as there are assets."""
+        return self.layers[0].n_stacks
 
     @property
     def n_features(self) -> int:
@@ -86,117 +93,99 @@ class PolicyNetwork:
 
     @property
     def n_commands(self) -> int:
-        return int(np.shape(self.command_neutral)[0])
+        return int(self.layout.neutral.size)
 
-    @cached_property
-    def scale(self) -> NDArray[np.float32]:
-        """``[K, A]``: half the command's range where output k drives column a, else 0."""
-        lower, upper = (np.asarray(a, dtype=np.float64) for a in (self.command_lower, self.command_upper))
-        matrix = np.zeros((len(self.controlled), self.n_commands))
-        for k, column in enumerate(self.controlled):
-            matrix[k, column] = (upper[column] - lower[column]) / 2.0
-        return matrix.astype(np.float32)
+    @property
+    def n_memory(self) -> int:
+        """``H``: numbers that an asset remembers from step to step."""
+        return sum(layer.n_memory for layer in self.layers)
 
-    @cached_property
-    def offset(self) -> NDArray[np.float32]:
-        """``[A]``: the middle of the range of a driven column, the neutral value of any other."""
-        lower, upper = (np.asarray(a, dtype=np.float64) for a in (self.command_lower, self.command_upper))
-        values = np.array(self.command_neutral, dtype=np.float64)
-        columns = list(self.controlled)
-        values[columns] = (upper[columns] + lower[columns]) / 2.0
-        return values.astype(np.float32)
-
-    def forward(self, features: Floats) -> NDArray[np.float32]:
-        """Commands ``[..., A]`` of features ``[..., F]``; a row that holds a NaN comes out as NaN."""
-        f32 = np.float32
+    def head(self, features: Floats, memory: Floats | None = None) -> tuple[Float32, Float32]:
+        """Output of the last layer ``[B, N, M]`` and new memory ``[B, N, H]``; see :meth:`forward`."""
+        f32, (n_rows, n_assets) = np.float32, features.shape[:2]
+        if memory is None:
+            memory = np.zeros((n_rows, n_assets, self.n_memory), f32)
         x = (np.asarray(features, f32) - np.asarray(self.feature_mean, f32)) / np.asarray(self.feature_std, f32)
-        h = np.clip(x, -f32(self.feature_clip), f32(self.feature_clip))
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            h = np.tanh(h @ np.asarray(weight, f32) + np.asarray(bias, f32))
-        head = h @ np.asarray(self.weights[-1], f32) + np.asarray(self.biases[-1], f32)
-        commands = np.clip(head, f32(-1), f32(1)) @ self.scale + self.offset
-        return np.asarray(commands, f32)
+        rows = to_rows(np.clip(x, -f32(self.feature_clip), f32(self.feature_clip)), self.n_stacks)
+        kept, after, at = to_rows(np.asarray(memory, f32), self.n_stacks), [], 0
+        for layer in self.layers:
+            rows, new = layer.step(rows, kept[..., at : at + layer.n_memory])
+            after.append(new)
+            at += layer.n_memory
+        outcome = from_rows(np.concatenate(after, -1), n_assets, self.n_stacks)
+        return from_rows(rows, n_assets, self.n_stacks), outcome
+
+    def forward(
+        self, features: Floats, memory: Floats | None = None, legal: NDArray[np.bool_] | None = None
+    ) -> tuple[Float32, Float32]:
+        """Commands ``[B, N, A]`` and new memory ``[B, N, H]`` of features ``[B, N, F]``, in physical units.
+
+        ``memory`` None: nothing is remembered yet; ``legal`` ``[B, N, L]`` None: every level is legal. A NaN of an
+        asset comes out as NaN in its continuous commands and stays with that asset.
+        """
+        head, after = self.head(features, memory)
+        n = len(self.layout.continuous)
+        actions = np.tanh(head[..., :n]) if self.squash == "tanh" else head[..., :n]
+        if self.layout.discrete:
+            chosen, _ = choose_levels(head[..., n:], self.layout.level_counts, None, legal)
+            actions = np.concatenate([actions, chosen], -1)
+        return self.layout.commands(actions), after
 
     def to_arrays(self) -> dict[str, Floats]:
-        """Everything as named arrays, as ``numpy.savez`` takes them."""
+        """The network as named arrays, for ``numpy.savez``."""
+        layout = self.layout
         named: dict[str, Floats] = {
             "feature_mean": np.asarray(self.feature_mean),
             "feature_std": np.asarray(self.feature_std),
-            "feature_clip": np.asarray(self.feature_clip, dtype=np.float64),
-            "command_lower": np.asarray(self.command_lower, dtype=np.float64),
-            "command_upper": np.asarray(self.command_upper, dtype=np.float64),
-            "command_neutral": np.asarray(self.command_neutral, dtype=np.float64),
-            "controlled": np.asarray(self.controlled, dtype=np.int64),
+            "feature_clip": np.asarray(self.feature_clip, np.float64),
+            "squash": np.array(self.squash),
+            "layers": np.array([_tag(layer) for layer in self.layers]),
+            "continuous": np.array(layout.continuous, np.int64),
+            "discrete": np.array(layout.discrete, np.int64),
+            "legal_columns": np.array(layout.legal_columns, np.int64),
+            "middle": np.asarray(layout.middle),
+            "half": np.asarray(layout.half),
+            "neutral": np.asarray(layout.neutral),
         }
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            named[f"weight_{i}"], named[f"bias_{i}"] = np.asarray(weight), np.asarray(bias)
+        named |= {f"levels_{d}": np.array(values, np.float64) for d, values in enumerate(layout.levels)}
+        for i, layer in enumerate(self.layers):
+            named |= {f"layer_{i}_{key}": np.asarray(getattr(layer, key)) for key in layer.shapes()}
         return named
 
     @staticmethod
     def from_arrays(named: Mapping[str, Floats]) -> PolicyNetwork:
         """Inverse of :meth:`to_arrays`; raises :class:`KeyError` with the name of a missing array."""
-        n_layers = sum(1 for name in named if name.startswith("weight_"))
+        discrete = tuple(int(c) for c in named["discrete"])
         return PolicyNetwork(
             feature_mean=named["feature_mean"],
             feature_std=named["feature_std"],
             feature_clip=float(named["feature_clip"]),
-            weights=tuple(named[f"weight_{i}"] for i in range(n_layers)),
-            biases=tuple(named[f"bias_{i}"] for i in range(n_layers)),
-            command_lower=named["command_lower"],
-            command_upper=named["command_upper"],
-            command_neutral=named["command_neutral"],
-            controlled=tuple(int(c) for c in named["controlled"]),
+            layers=tuple(_layer(str(tag), f"layer_{i}_", named) for i, tag in enumerate(named["layers"])),
+            layout=ActionLayout(
+                continuous=tuple(int(c) for c in named["continuous"]),
+                discrete=discrete,
+                levels=tuple(tuple(float(v) for v in named[f"levels_{d}"]) for d in range(len(discrete))),
+                middle=named["middle"],
+                half=named["half"],
+                neutral=named["neutral"],
+                legal_columns=tuple(int(c) for c in named["legal_columns"]),
+            ),
+            squash="tanh" if str(named["squash"]) == "tanh" else "clip",
         )
 
 
-def to_onnx(weights: PolicyNetwork) -> bytes:
-    """The same forward pass as an ONNX model: ``features`` ``[rows, F]`` to ``commands`` ``[rows, A]``, float32.
+def _tag(layer: Layer) -> str:
+    """Kind and option of a layer: ``dense:tanh``, ``gru:joins_input``, ``lstm``."""
+    if isinstance(layer, Dense):
+        return f"dense:{layer.activation}"
+    kind = "gru" if isinstance(layer, GruWeights) else "lstm"
+    return f"{kind}:joins_input" if layer.joins_input else kind
 
-    Normaliser, clips and scaling are inside the graph. Needs the package ``onnx`` (extra ``train``).
-    """
-    try:
-        from onnx import TensorProto, checker, helper, numpy_helper
-    except ImportError as error:
-        from ..envs.errors import MissingExtraError
 
-        raise MissingExtraError("onnx", "train", "saving a policy as an ONNX graph") from error
-
-    constants: dict[str, Floats] = {
-        "mean": np.asarray(weights.feature_mean),
-        "std": np.asarray(weights.feature_std),
-        "feature_low": np.asarray(-weights.feature_clip),
-        "feature_high": np.asarray(weights.feature_clip),
-        "head_low": np.asarray(-1.0),
-        "head_high": np.asarray(1.0),
-        "scale": weights.scale,
-        "offset": weights.offset,
-    }
-    nodes = [
-        helper.make_node("Sub", [INPUT, "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], ["normalised"]),
-        helper.make_node("Clip", ["normalised", "feature_low", "feature_high"], ["h0"]),
-    ]
-    last = len(weights.weights) - 1
-    for i, (weight, bias) in enumerate(zip(weights.weights, weights.biases, strict=True)):
-        constants[f"weight_{i}"], constants[f"bias_{i}"] = np.asarray(weight), np.asarray(bias)
-        out = "head" if i == last else f"z{i}"
-        nodes.append(helper.make_node("Gemm", [f"h{i}", f"weight_{i}", f"bias_{i}"], [out]))
-        if i < last:
-            nodes.append(helper.make_node("Tanh", [out], [f"h{i + 1}"]))
-    nodes += [
-        helper.make_node("Clip", ["head", "head_low", "head_high"], ["u"]),
-        helper.make_node("MatMul", ["u", "scale"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "offset"], [OUTPUT]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "policy",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", weights.n_features])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", weights.n_commands])],
-        [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="twinloop")
-    model.ir_version = IR_VERSION
-    checker.check_model(model)
-    data: bytes = model.SerializeToString()
-    return data
+def _layer(tag: str, prefix: str, named: Mapping[str, Floats]) -> Layer:
+    kind, _, option = tag.partition(":")
+    if kind == "dense":
+        return Dense(named[f"{prefix}weight"], named[f"{prefix}bias"], cast(Activation, option))
+    made = {"gru": GruWeights, "lstm": LstmWeights}[kind]
+    arrays: list[Floats] = [named[prefix + key] for key in ("input", "recurrent", "input_bias", "recurrent_bias")]
+    return made(arrays[0], arrays[1], arrays[2], arrays[3], joins_input=option == "joins_input")

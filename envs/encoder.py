@@ -39,3 +39,16 @@ class Encoder(Protocol):
     def encode(
         self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
     ) -> tuple[Array, Mapping[str, Array]]: ...
+
+
+@runtime_checkable
+class MaskingEncoder(Encoder, Protocol):
+    """An encoder that also knows which levels of discrete commands are legal now.
+
+    ``legal`` returns bool ``[B, N, L]``: the levels of all discrete commands of the group side by side, in the order of
+    the nameplate, True where a policy may choose the level. Of every command at least one level is legal, for every
+    slot. It is a pure function of its three arguments, so that twin, plant and artifact mask alike. An encoder without
+    this method leaves every level legal.
+    """
+
+    def legal(self, measured: Array, statics: Array, present: Array) -> Array: ...

@@ -193,7 +193,7 @@ class AnalyticTrainer:
     def export(self) -> dict[str, PolicyNetwork]:
         """The acting half of every group, as an artifact ships it."""
         weights = self.policy_weights()
-        return {n: to_policy_network(w, self.nameplate.group(n), self.layouts[n]) for n, w in weights.items()}
+        return {n: to_policy_network(w, self.layouts[n]) for n, w in weights.items()}
 
     def evaluate(self) -> float:
         """Mean reward an agent-step, on replicas that it does not learn from."""

@@ -79,7 +79,7 @@ class Trainer:
     def export(self) -> dict[str, PolicyNetwork]:
         """The acting half of every group, as an artifact ships it."""
         return {
-            name: to_policy_network(actor, self.nameplate.group(name), self.layouts[name])
+            name: to_policy_network(actor, self.layouts[name])
             for name, actor in self.policy_weights().items()
         }
 

@@ -15,7 +15,10 @@ import pytest
 import torch
 
 from twinloop.agents.artifact import MANIFEST, attach_report, load_artifact, save_artifact
-from twinloop.agents.forward import PolicyNetwork, to_onnx
+from twinloop.agents.action_layout import ActionLayout
+from twinloop.agents.forward import PolicyNetwork
+from twinloop.agents.layers import Dense
+from twinloop.agents.onnx_graph import to_onnx
 from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.agents.policy import Policy
 from twinloop.envs.errors import ArtifactError, NameplateError
@@ -30,18 +33,17 @@ def farm(n: int = 3, site: str = "farm", pitch_m: float = 630.0) -> Nameplate:
 
 
 def network(plate: Nameplate, seed: int = 0, n_features: int | None = None) -> PolicyNetwork:
-    group, rng = plate.group(GROUP), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     n = n_features or OwnSignalsEncoder(plate, GROUP).n_features
     return PolicyNetwork(
         feature_mean=np.zeros(n, np.float32),
         feature_std=np.ones(n, np.float32),
         feature_clip=10.0,
-        weights=(rng.normal(size=(n, 16)).astype(np.float32), rng.normal(size=(16, 1)).astype(np.float32)),
-        biases=(np.zeros(16, np.float32), np.zeros(1, np.float32)),
-        command_lower=group.lower("commanded"),
-        command_upper=group.upper("commanded"),
-        command_neutral=group.neutral(),
-        controlled=(0,),
+        layers=(
+            Dense(rng.normal(size=(1, n, 16)).astype(np.float32), np.zeros((1, 16), np.float32), "tanh"),
+            Dense(rng.normal(size=(1, 16, 1)).astype(np.float32), np.zeros((1, 1), np.float32)),
+        ),
+        layout=ActionLayout.of(plate.group(GROUP), [plate.group(GROUP).commanded[0].name]),
     )
 
 
@@ -74,7 +76,7 @@ def test_an_artifact_acts_as_its_network_and_encoder_do(tmp_path: Path) -> None:
     seen = observation(plate)
     commands, _ = policy.act(seen, policy.start(2))
     features, _ = OwnSignalsEncoder(plate, GROUP).encode(seen.measured[GROUP], None, seen.present[GROUP], {}, 10.0)
-    np.testing.assert_allclose(commands[GROUP], network(plate).forward(features), atol=1e-4)
+    np.testing.assert_allclose(commands[GROUP], network(plate).forward(features)[0], atol=1e-4)
     assert commands[GROUP].dtype == np.float64
     assert np.ptp(commands[GROUP][..., 0]) > 1.0
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from twinloop.__main__ import main
+from twinloop.agents.action_layout import ActionLayout
 from twinloop.agents.artifact import load_artifact, save_artifact
 from twinloop.agents.forward import PolicyNetwork
+from twinloop.agents.layers import Dense
 from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.deploy.journal import Journal, read, verify
 from twinloop.deploy.plants import open_plant
@@ -42,16 +44,16 @@ def plant_file(tmp_path: Path) -> Path:
 def artifact(folder: Path, plate: Nameplate) -> Path:
     """A policy that steers by its own sensors, untrained."""
     group, n, rng = plate.group(GROUP), OwnSignalsEncoder(plate, GROUP).n_features, np.random.default_rng(0)
+    layers = (
+        Dense(rng.normal(size=(1, n, 8)), np.zeros((1, 8)), "tanh"),
+        Dense(rng.normal(size=(1, 8, 1)), np.zeros((1, 1))),
+    )
     mlp = PolicyNetwork(
         feature_mean=np.zeros(n),
         feature_std=np.ones(n),
         feature_clip=5.0,
-        weights=(rng.normal(size=(n, 8)), rng.normal(size=(8, 1))),
-        biases=(np.zeros(8), np.zeros(1)),
-        command_lower=group.lower("commanded"),
-        command_upper=group.upper("commanded"),
-        command_neutral=group.neutral(),
-        controlled=(0,),
+        layers=layers,
+        layout=ActionLayout.of(group, [group.commanded[0].name]),
     )
     return save_artifact(
         folder, nameplate=plate, weights={GROUP: mlp}, encoders={}, scope="site", provenance={}, report={}

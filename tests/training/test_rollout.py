@@ -156,10 +156,11 @@ def test_without_exploration_the_shard_does_what_the_artifact_will_do() -> None:
     rollout = Shard(problem(), ShardPlan(0, 0, 3, explore=False)).collect(weights(), 6)
     nameplate = drift_nameplate(N_ASSETS)
     scale = ActionLayout.of(nameplate.groups[0], None)
-    mlp = to_policy_network(weights()[GROUP], nameplate.groups[0], scale)
+    mlp = to_policy_network(weights()[GROUP], scale)
     features = rollout.groups[GROUP].features
+    told, _ = mlp.forward(features.reshape(-1, *features.shape[2:]))
     np.testing.assert_allclose(
-        scale.commands(rollout.groups[GROUP].actions), mlp.forward(features), rtol=1e-5, atol=1e-6
+        scale.commands(rollout.groups[GROUP].actions), told.reshape(*features.shape[:3], -1), rtol=1e-5, atol=1e-6
     )
 
 
