@@ -1,8 +1,14 @@
-"""The diagonal Gaussian that explores, and the parts of it that an update needs."""
+"""What a policy draws its actions from: Gaussian for continuous commands, categorical for discrete ones, or both.
+
+Rows lie on the second last axis of a head ``[..., rows, M]``; a leading axis, where there is one, is the stack of
+weights. Derivatives are in closed form, so that an update needs no automatic differentiation.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_LOWEST = torch.finfo(torch.float32).min
 
 
 def log_prob_of_noise(noise: NDArray[Any], log_std: NDArray[Any]) -> NDArray[Any]:
@@ -19,11 +26,105 @@ def log_prob_of_noise(noise: NDArray[Any], log_std: NDArray[Any]) -> NDArray[Any
     return density
 
 
-def log_prob(z: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    """Log density ``[rows]`` of standardised actions ``z = (u - mean) / std`` ``[rows, K]``."""
-    return (z * z).sum(-1).mul_(-0.5).sub_(log_std.sum() + HALF_LOG_TWO_PI * log_std.numel())
+@dataclass(frozen=True, eq=False)
+class Density:
+    """One evaluation. ``log_prob``: ``[..., rows]``; ``entropy``: the same, or what broadcasts to it; the rest is what
+    :meth:`ActionDistribution.backward` needs of it."""
+
+    log_prob: torch.Tensor
+    entropy: torch.Tensor
+    z: torch.Tensor | None
+    inverse_std: torch.Tensor | None
+    log_p: tuple[torch.Tensor, ...]
+    entropies: tuple[torch.Tensor, ...]
 
 
-def entropy(log_std: torch.Tensor) -> torch.Tensor:
-    """Entropy, a scalar: it depends on the deviations alone."""
-    return log_std.sum() + (0.5 + HALF_LOG_TWO_PI) * log_std.numel()
+class ActionDistribution:
+    """Independent actions: ``n_continuous`` Gaussian ones, then one of ``level_counts[i]`` levels each.
+
+    The head holds the means, then the logits, command by command. The Gaussian's deviation does not depend on the
+    state.
+    """
+
+    def __init__(self, n_continuous: int, level_counts: Sequence[int] = ()) -> None:
+        self.n_continuous = n_continuous
+        self.level_counts = tuple(level_counts)
+        self.n_outputs = n_continuous + sum(self.level_counts)
+
+    def evaluate(
+        self, head: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor, legal: torch.Tensor | None = None
+    ) -> Density:
+        """Density of ``actions`` ``[..., rows, K]`` under ``head`` ``[..., rows, M]``.
+
+        ``log_std``: ``[Kc]`` or ``[S, 1, Kc]``; ``legal``: ``[..., rows, L]``. An illegal level has log-probability
+        -inf and takes no part in the entropy.
+        """
+        n = self.n_continuous
+        if not self.level_counts:
+            inverse_std = torch.exp(-log_std)
+            z = (actions - head).mul_(inverse_std)
+            total = log_std.sum(-1)
+            log_prob = (z * z).sum(-1).mul_(-0.5).sub_(total + HALF_LOG_TWO_PI * n)
+            return Density(log_prob, total + (0.5 + HALF_LOG_TWO_PI) * n, z, inverse_std, (), ())
+        gaussian: Density | None = None
+        log_prob, entropy = head.new_zeros(head.shape[:-1]), head.new_zeros(head.shape[:-1])
+        if n:
+            gaussian = ActionDistribution(n).evaluate(head[..., :n], log_std, actions[..., :n])
+            log_prob, entropy = log_prob + gaussian.log_prob, entropy + gaussian.entropy
+        log_p, entropies = [], []
+        start = n
+        for k, count in enumerate(self.level_counts):
+            logits = head[..., start : start + count]
+            if legal is not None:
+                logits = logits.masked_fill(~legal[..., start - n : start - n + count], -math.inf)
+            log_p.append(torch.log_softmax(logits, -1))
+            chosen = actions[..., n + k, None].long()
+            log_prob = log_prob + log_p[-1].gather(-1, chosen).squeeze(-1)
+            # 0 * log 0 is 0
+            entropies.append(-(log_p[-1].exp() * log_p[-1].clamp_min(_LOWEST)).sum(-1))
+            entropy = entropy + entropies[-1]
+            start += count
+        return Density(
+            log_prob,
+            entropy,
+            None if gaussian is None else gaussian.z,
+            None if gaussian is None else gaussian.inverse_std,
+            tuple(log_p),
+            tuple(entropies),
+        )
+
+    def backward(
+        self,
+        density: Density,
+        actions: torch.Tensor,
+        d_log_prob: torch.Tensor,
+        d_entropy: torch.Tensor | None,
+        entropy_total: float,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Derivatives of a loss by the head ``[..., rows, M]`` and by ``log_std`` ``[..., 1, Kc]`` (rows summed).
+
+        ``d_log_prob``, ``d_entropy``: the loss's derivatives by each row's log-probability and entropy,
+        ``[..., rows]``; ``entropy_total``: the sum of ``d_entropy`` over rows, which alone counts for a Gaussian.
+        """
+        d_mean, d_log_std = None, None
+        if density.z is not None and density.inverse_std is not None:
+            d_mean = d_log_prob.unsqueeze(-1) * density.z
+            # d log_prob / d log_std = z^2 - 1, d entropy / d log_std = 1
+            d_log_std = (d_mean * density.z).sum(-2, keepdim=True)
+            d_log_std -= d_log_prob.sum(-1, keepdim=True).unsqueeze(-1) - entropy_total
+            d_mean.mul_(density.inverse_std)
+            if not self.level_counts:
+                return d_mean, d_log_std
+        parts = [] if d_mean is None else [d_mean]
+        for k, (log_p, entropy) in enumerate(zip(density.log_p, density.entropies, strict=True)):
+            p = log_p.exp()
+            # d log_prob / d logit_j = [j chosen] - p_j
+            d_logits = p * -d_log_prob.unsqueeze(-1)
+            chosen = actions[..., self.n_continuous + k, None].long()
+            d_logits.scatter_add_(-1, chosen, d_log_prob.unsqueeze(-1))
+            if d_entropy is not None:
+                # d entropy / d logit_j = -p_j (log p_j + entropy)
+                slope = p * (log_p.clamp_min(_LOWEST) + entropy.unsqueeze(-1))
+                d_logits -= slope * d_entropy.unsqueeze(-1)
+            parts.append(d_logits)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)), d_log_std

@@ -1,49 +1,33 @@
-"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347, equation 7), one network a group of assets.
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347, equation 7), one learner a group of assets.
 
 Losses, clipping and early stop are those of Stable-Baselines3's PPO; gradients are in closed form (see
-:mod:`twinloop.agents.networks`).
+:mod:`twinloop.agents.networks`). Weights that are not shared are stacked: each stack has its own minibatches,
+normalised advantages, gradient clip, early stop and Adam moments, all in one batched operation.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from .action_layout import Float32
+from .actor import ActorWeights
 from .analytic_settings import AnalyticConfiguration
-from .distributions import entropy, log_prob
-from .networks import ActorCritic
+from .minibatches import Batch, Samples, View, minibatches
+from .networks import ActorCritic, Workspace
 from .ppo_settings import PpoConfiguration
 
-
-@dataclass(frozen=True)
-class Samples:
-    """What one group did in one iteration, present assets alone, ``n`` agent-steps.
-
-    ``features``: ``[n, F]``, normalised; ``actions``: ``[n, K]``, not clipped; ``log_prob``, ``advantages``,
-    ``returns``: ``[n]``.
-    """
-
-    features: torch.Tensor
-    actions: torch.Tensor
-    log_prob: torch.Tensor
-    advantages: torch.Tensor
-    returns: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def take(self, rows: torch.Tensor | slice) -> Samples:
-        return Samples(*(t[rows] for t in vars(self).values()))
+VALUE_ROWS = 16384
+"""Rows whose values are computed at a time where a central critic's view makes them wide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Losses:
-    """Scalars of one minibatch."""
+    """Means over the rows of one minibatch, ``[S]`` each."""
 
     policy: torch.Tensor
     value: torch.Tensor
@@ -63,100 +47,232 @@ def learning_rate(settings: PpoConfiguration | AnalyticConfiguration, progress: 
             return settings.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def loss_and_gradients(network: ActorCritic, batch: Samples, settings: PpoConfiguration, full: bool = True) -> Losses:
+def loss_and_gradients(
+    network: ActorCritic,
+    batch: Batch,
+    settings: PpoConfiguration,
+    *,
+    wants_kl: bool = True,
+    full: bool = True,
+    workspace: Workspace | None = None,
+) -> Losses | None:
     """Write the gradient of policy + c_v value - c_e entropy into ``network.gradients``; return the parts.
 
-    Advantages are used as they come. The surrogate's gradient flows where the unclipped term is the smaller one.
-    ``full=False`` leaves the three figures that only reports need at zero.
+    Advantages are used as they come, times the batch's factor. The surrogate's gradient flows where the unclipped term
+    is the smaller one. ``full=False`` leaves figures that only reports need at zero; with neither ``full`` nor
+    ``wants_kl`` there is nothing to return.
     """
-    n = len(batch)
-    actor, critic = network.actor.forward(batch.features), network.critic.forward(batch.features)
-    inverse_std = torch.exp(-network.log_std)
-    z = (batch.actions - actor[-1]) * inverse_std
-    log_ratio = log_prob(z, network.log_std) - batch.log_prob
+    passed = network.forward(batch.features, batch.view, batch.memory, batch.keep, workspace)
+    density = network.distribution.evaluate(passed.head, network.log_std, batch.actions, batch.legal)
+    log_ratio = density.log_prob - batch.log_prob
+    if batch.weight is not None:
+        log_ratio = torch.where(batch.weight > 0, log_ratio, 0.0)
     ratio = torch.exp(log_ratio)
-    unclipped = ratio * batch.advantages
-    clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip) * batch.advantages
-    # d/d log_prob of -min(unclipped, clipped) / n; where the clipped term is smaller it is constant
-    d_log_prob = torch.where(unclipped <= clipped, unclipped, 0.0).mul_(-1.0 / n)
-    d_log_prob_z = d_log_prob[:, None] * z
-    torch.sum(d_log_prob_z * z, 0, out=network.log_std_gradient)
-    network.log_std_gradient.sub_(d_log_prob.sum() + settings.entropy_coefficient)
-    network.actor.backward(actor, d_log_prob_z * inverse_std)
-    error = critic[-1] - batch.returns[:, None]
-    network.critic.backward(critic, error * (2.0 * settings.value_coefficient / n))
-    zero = ratio.new_zeros(())
+    advantages = batch.advantages if batch.factor is None else batch.advantages * batch.factor
+    unclipped = ratio * advantages
+    clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip).mul_(advantages)
+    weight = batch.mean_weight
+    # d/d log_prob of -min(unclipped, clipped); where the clipped term is smaller it is constant
+    d_log_prob = torch.where(unclipped <= clipped, unclipped, 0.0).mul_(-weight)
+    c = settings.entropy_coefficient
+    d_entropy = torch.full_like(ratio, -c).mul_(weight) if c and density.log_p else None
+    d_head, d_log_std = network.distribution.backward(density, batch.actions, d_log_prob, d_entropy, -c)
+    error = passed.value.squeeze(-1) - batch.returns
+    d_value = (error * (2.0 * settings.value_coefficient)).mul_(weight).unsqueeze(-1)
+    network.backward(passed, d_head, d_log_std, d_value, workspace)
+    if not (full or wants_kl):
+        return None
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return (x.expand_as(ratio) * weight).sum(-1).reshape(-1)
+
+    zero = ratio.new_zeros(network.n_stacks)
     return Losses(
-        policy=-torch.minimum(unclipped, clipped).mean() if full else zero,
-        value=error.square().mean() if full else zero,
-        entropy=entropy(network.log_std),
-        approximate_kl=((ratio - 1.0) - log_ratio).mean() if full or settings.target_kl is not None else zero,
-        clip_fraction=((ratio - 1.0).abs() > settings.clip).float().mean() if full else zero,
+        policy=-mean(torch.minimum(unclipped, clipped)) if full else zero,
+        value=mean(error.square()) if full else zero,
+        entropy=mean(density.entropy) if full else zero,
+        approximate_kl=mean((ratio - 1.0) - log_ratio),
+        clip_fraction=mean(((ratio - 1.0).abs() > settings.clip).float()) if full else zero,
     )
 
 
 class GroupLearner:
-    """Network and Adam of one group."""
+    """Networks and Adam of one group; needs nothing from outside but samples, so that it may live anywhere."""
 
     def __init__(self, network: ActorCritic, settings: PpoConfiguration) -> None:
         self.network = network
         self.settings = settings
-        self._parameter = torch.nn.Parameter(network.parameters, requires_grad=False)
-        self._parameter.grad = network.gradients
-        self._adam = torch.optim.Adam([self._parameter], lr=settings.lr, eps=settings.adam_epsilon, fused=True)
+        # One parameter a stack: a stack that stops early, or whose asset was away, skips a step of its own Adam.
+        self._rows = [torch.nn.Parameter(row, requires_grad=False) for row in network.parameters]
+        self._adam = torch.optim.Adam(self._rows, lr=settings.lr, eps=settings.adam_epsilon, fused=True)
+        self._workspace = Workspace()
 
-    def update(self, samples: Samples, progress: float, generator: torch.Generator) -> dict[str, float]:
+    def actor(self, feature_mean: Float32, feature_std: Float32) -> ActorWeights:
+        """A copy of the acting half, behind a normaliser."""
+        return self.network.actor_weights(feature_mean, feature_std, self.settings.feature_clip)
+
+    def remember(self, features: torch.Tensor, first: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Memory ``[S, T, n, H]`` after each step of normalised features ``[S, T, n, F]``.
+
+        ``first``: ``[S, n, H]`` before the first step; ``keep``: ``[S, T, n, 1]``, 0 where it was zeroed before a step.
+        """
+        gru = self.network.gru
+        if gru is None:
+            return features[..., :0]
+        if self.network.n_stacks == 1:
+            return gru.unroll(features[0], first[0], keep[0]).memory[None]
+        return gru.unroll(features, first, keep).memory
+
+    def values(
+        self, features: torch.Tensor, view: View | None = None, memory: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Values ``[S, R]`` of normalised features ``[S, R, F]``, what the critic sees beside them, and the memory
+        ``[S, R, H]`` that the recurrent layer has after them."""
+        n_rows = features.shape[1]
+        step = max(1, n_rows) if view is None else VALUE_ROWS
+        found = []
+        for start in range(0, max(1, n_rows), step):
+            rows = slice(start, start + step)
+            parts = [None if x is None else (x[0, rows] if len(x) == 1 else x[:, rows]) for x in (features, memory)]
+            seen = None if view is None else view.take(rows)
+            if parts[0] is not None:
+                found.append(self.network.values(parts[0], seen, parts[1]).reshape(len(features), -1))
+        return found[0] if len(found) == 1 else torch.cat(found, -1)
+
+    def update(self, samples: Samples, progress: float, seed: int) -> dict[str, float]:
         """Run the epochs over shuffled minibatches; return the figures of the last epoch that ran."""
+        return self.improve(self.network, range(self.network.n_stacks), samples, progress, seed)
+
+    def improve(
+        self, network: ActorCritic, stacks: Sequence[int], samples: Samples, progress: float, seed: int
+    ) -> dict[str, float]:
+        """Update ``network``, which is the stacks of that number, from their samples."""
         if len(samples) == 0:
             return {}
         s = self.settings
+        generator = torch.Generator().manual_seed(seed)
         lr = learning_rate(s, progress)
         self._adam.param_groups[0]["lr"] = lr
         if s.advantage_normalisation == "batch":
-            samples = Samples(**{**vars(samples), "advantages": _standardise(samples.advantages)})
-        bounds = [len(samples) * k // s.minibatches for k in range(s.minibatches + 1)]
-        chunks = [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
-        seen: list[Losses] = []
-        epochs, stop = 0, False
-        while epochs < s.epochs and not stop:
-            shuffled = samples.take(torch.randperm(len(samples), generator=generator))
-            epochs += 1
-            full = epochs == s.epochs or s.target_kl is not None
-            seen = []
-            for chunk in chunks:
-                losses, stop = self._step(shuffled.take(chunk), full)
-                seen.append(losses)
-                if stop:
-                    break
-        means = {name: float(torch.stack([getattr(x, name) for x in seen]).mean()) for name in vars(seen[0])}
-        return {**means, "epochs": float(epochs), "lr": lr, "std": float(self.network.log_std.exp().mean())}
+            samples = replace(samples, advantages=_standardised(samples))
+        account = _Account(network.n_stacks)
+        running = torch.ones(network.n_stacks, dtype=torch.bool)
+        has_stopped = False
+        for epoch in range(s.epochs):
+            account.begin(running)
+            full = epoch == s.epochs - 1 or s.target_kl is not None
+            for batch in minibatches(samples, s.minibatches, generator):
+                if s.advantage_normalisation == "minibatch":
+                    batch = replace(batch, advantages=standardise(batch.advantages, batch.weight, batch.n_rows))
+                losses = loss_and_gradients(
+                    network, batch, s, wants_kl=s.target_kl is not None, full=full, workspace=self._workspace
+                )
+                active = None if batch.n_rows is None and not has_stopped else running.clone()
+                if active is not None and batch.n_rows is not None:
+                    active &= batch.n_rows > 0
+                if losses is not None:
+                    account.add(losses, active)
+                if losses is not None and s.target_kl is not None:
+                    over = losses.approximate_kl > 1.5 * s.target_kl
+                    if active is not None:
+                        over &= active
+                    if bool(over.any()):
+                        has_stopped = True
+                        running &= ~over
+                        active = running.clone() if active is None else active & running
+                    if has_stopped and not bool(running.any()):
+                        break
+                self._step(network, stacks, active)
+            if has_stopped and not bool(running.any()):
+                break
+        std = float(network.log_std.exp().mean()) if network.log_std.numel() else 0.0
+        return {**account.figures(), "lr": lr, "std": std}
 
-    def _step(self, batch: Samples, full: bool) -> tuple[Losses, bool]:
-        s = self.settings
-        if s.advantage_normalisation == "minibatch" and len(batch) > 1:
-            batch = Samples(**{**vars(batch), "advantages": _standardise(batch.advantages)})
-        losses = loss_and_gradients(self.network, batch, s, full)
-        if s.target_kl is not None and float(losses.approximate_kl) > 1.5 * s.target_kl:
-            return losses, True
-        gradients = self.network.gradients
-        norm = float(torch.linalg.vector_norm(gradients))
-        gradients.mul_(min(1.0, s.max_grad_norm / (norm + 1e-6)))
+    def _step(self, network: ActorCritic, stacks: Sequence[int], active: torch.Tensor | None) -> None:
+        """Clip each stack's gradient and follow it with Adam; ``active`` ``[S]``: those that move, None for all."""
+        gradients = network.gradients
+        norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        gradients.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        moving = [True] * len(stacks) if active is None else active.tolist()
+        for row in self._rows:
+            row.grad = None
+        for stack, moves, gradient in zip(stacks, moving, gradients, strict=True):
+            if moves:
+                self._rows[stack].grad = gradient
         self._adam.step()
-        self.network.log_std.clamp_(min=s.log_std_minimum)
-        return losses, False
+        if network.log_std.numel():
+            network.log_std.clamp_(min=self.settings.log_std_minimum)
+
+    def is_finite(self) -> bool:
+        """Whether no weight is infinite or NaN."""
+        return bool(torch.isfinite(self.network.parameters).all())
 
     def state(self) -> dict[str, Any]:
-        """Copies of the parameters and of Adam's moments."""
-        adam = self._adam.state.get(self._parameter, {})
-        return {"parameters": self.network.parameters.clone(), "adam": {k: v.clone() for k, v in adam.items()}}
+        """Copies of the parameters and of Adam's moments, stack by stack."""
+        adam = [self._adam.state.get(row, {}) for row in self._rows]
+        return {
+            "parameters": self.network.parameters.clone(),
+            "adam": [{k: v.clone() for k, v in moments.items()} for moments in adam],
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.network.parameters.copy_(state["parameters"])
         self._adam.state.clear()
-        if state["adam"]:
-            self._adam.state[self._parameter] = {k: v.clone() for k, v in state["adam"].items()}
+        for row, moments in zip(self._rows, state["adam"], strict=True):
+            if moments:
+                self._adam.state[row] = {k: v.clone() for k, v in moments.items()}
 
 
-def _standardise(advantages: torch.Tensor) -> torch.Tensor:
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+class _Account:
+    """Sums of the losses of each stack's last epoch."""
+
+    def __init__(self, n_stacks: int) -> None:
+        self._sums = torch.zeros(5, n_stacks)
+        self._counts = torch.zeros(n_stacks)
+        self._epochs = torch.zeros(n_stacks)
+
+    def begin(self, running: torch.Tensor) -> None:
+        """A new epoch of the stacks that have not stopped."""
+        self._sums[:, running] = 0.0
+        self._counts[running] = 0.0
+        self._epochs[running] += 1.0
+
+    def add(self, losses: Losses, active: torch.Tensor | None) -> None:
+        new = torch.stack(list(vars(losses).values()))
+        if active is None:
+            self._sums += new
+            self._counts += 1.0
+        else:
+            self._sums += torch.where(active, new, 0.0)
+            self._counts += active
+
+    def figures(self) -> dict[str, float]:
+        """Means over minibatches, then over the stacks that had any."""
+        seen = self._counts > 0
+        means = (self._sums[:, seen] / self._counts[seen]).mean(1)
+        names = Losses.__dataclass_fields__
+        figures = {name: float(value) for name, value in zip(names, means, strict=True)}
+        return {**figures, "epochs": float(self._epochs[seen].mean())}
+
+
+def standardise(advantages: torch.Tensor, weight: torch.Tensor | None, n_rows: torch.Tensor | None) -> torch.Tensor:
+    """Zero mean and unit deviation over the rows ``[(S,) n]`` of each stack that count; alone, a row stays as it is."""
+    if weight is None or n_rows is None:
+        if advantages.shape[-1] < 2:
+            return advantages
+        std, mean = torch.std_mean(advantages, -1, keepdim=True)
+        return (advantages - mean).div_(std + 1e-8)
+    n = n_rows.reshape(weight.shape[:-1]).unsqueeze(-1)
+    mean = (advantages * weight).sum(-1, keepdim=True)
+    squares = ((advantages - mean).square() * weight).sum(-1, keepdim=True)
+    std = torch.sqrt(squares * (n / (n - 1).clamp(min=1)))
+    return torch.where(n > 1, (advantages - mean) / (std + 1e-8), advantages)
+
+
+def _standardised(samples: Samples) -> torch.Tensor:
+    """Advantages ``[S, R]`` standardised over all rows of each stack."""
+    if samples.present is None:
+        return standardise(samples.advantages, None, None)
+    n_rows = samples.present.sum(1)
+    return standardise(samples.advantages, samples.present / n_rows.clamp(min=1)[:, None], n_rows)

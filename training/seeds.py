@@ -6,7 +6,7 @@ import torch
 
 from ..envs.noise import bits
 
-_ROW, _EPISODE, _SHUFFLE, _INITIAL = 101, 102, 103, 104
+_ROW, _EPISODE, _SHUFFLE, _INITIAL, _REPLAY = 101, 102, 103, 104, 105
 ACTION_STREAM = 1000  # and as many more as there are groups, like the next
 LEVEL_STREAM = 2000
 _POSITIVE = 0x7FFFFFFFFFFFFFFF
@@ -25,6 +25,11 @@ def episode_seeds(row_seed: torch.Tensor, episode: torch.Tensor) -> torch.Tensor
 def update_seed(run_seed: int, iteration: int, group: int) -> int:
     """Seed of one group's minibatches, and of the order of its assets, in one iteration."""
     return _seed(run_seed, iteration, _SHUFFLE, group)
+
+
+def replay_generator(run_seed: int, update: int) -> torch.Generator:
+    """Generator of what an off-policy learner draws in one of its gradient steps."""
+    return torch.Generator().manual_seed(_seed(run_seed, update, _REPLAY, 0))
 
 
 def initial_seed(run_seed: int, group: int) -> int:

@@ -10,22 +10,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..agents.action_layout import Float32
-from ..agents.actor import ActorWeights, normalise, to_policy_network
-from ..agents.advantages import generalised_advantages
+from ..agents.action_layout import ActionLayout, Float32
+from ..agents.actor import ActorWeights, to_policy_network
 from ..agents.forward import PolicyNetwork
+from ..agents.happo import HappoLearner
+from ..agents.minibatches import Samples
 from ..agents.networks import ActorCritic
-from ..agents.ppo import GroupLearner, Samples
+from ..agents.ppo import GroupLearner
 from ..agents.ppo_settings import PpoConfiguration
 from ..envs.errors import ConfigurationError, NumericalError
 from .configuration import TrainConfiguration
 from .normaliser import ReturnScale, RunningMoments
 from .problem import Problem
-from .rollout import GroupRollout, Rollout, Shard, ShardPlan, concatenate
-from .seeds import initial_generator, shuffle_generator
+from .rollout import Rollout, Shard, ShardPlan, concatenate
+from .samples import CentralTable, Sampling, joint_table, rewards, seen, state_table
+from .seeds import initial_seed, update_seed
+from .site_state import SiteState
 from .workers import Collector, one_thread
 
 EVALUATION_REPLICA = 1 << 40  # evaluation replicas count from here, far from those that learn
+
+
+def make_group_learner(
+    settings: PpoConfiguration, n_features: int, layout: ActionLayout, n_assets: int, n_view: int, seed: int
+) -> GroupLearner:
+    """A learner with its first weights, for a group of ``n_assets``; ``n_view``: columns that its critic sees beside
+    the features."""
+    network = ActorCritic(
+        n_features,
+        layout.n_outputs,
+        settings.hidden,
+        settings.critic_hidden or settings.hidden,
+        level_counts=layout.level_counts,
+        n_stacks=n_assets if settings.weights == "separate" else 1,
+        n_view=n_view,
+        n_memory=settings.gru or 0,
+    )
+    network.initialise(settings.log_std_initial, torch.Generator().manual_seed(seed))
+    return (HappoLearner if settings.is_sequential else GroupLearner)(network, settings)
 
 
 class Trainer:
@@ -50,12 +72,13 @@ class Trainer:
         if not isinstance(config.learner, PpoConfiguration):
             raise ConfigurationError(f"learner kind {config.learner.kind}: this trainer is for kind ppo")
         self._settings = s = config.learner
+        self._n_view = self._view_width()
+        self._state_moments = RunningMoments(self._n_view if s.critic_view == "state" else 0)
         for number, (name, encoder) in enumerate(self.encoders.items()):
-            network = ActorCritic(
-                encoder.n_features, len(self.layouts[name].columns), s.hidden, s.critic_hidden or s.hidden
+            n_assets = self.nameplate.group(name).n_assets
+            self._learners[name] = make_group_learner(
+                s, encoder.n_features, self.layouts[name], n_assets, self._n_view, initial_seed(config.seed, number)
             )
-            network.initialise(s.log_std_initial, initial_generator(config.seed, number))
-            self._learners[name] = GroupLearner(network, s)
             self._moments[name] = RunningMoments(encoder.n_features)
             shape = (config.rollout.replicas, self.nameplate.group(name).n_assets)
             self._reward_scales[name] = ReturnScale(shape, s.gamma)
@@ -69,19 +92,22 @@ class Trainer:
         per_iteration = self.config.rollout.replicas * self.config.rollout.steps * n_assets
         return math.ceil((self.config.agent_steps or 0) / per_iteration)
 
+    def _view_width(self) -> int:
+        """Columns that critics see beside their own asset's."""
+        if self._settings.critic_view == "state":
+            return SiteState(self.nameplate).n_features
+        assets = {name: self.nameplate.group(name).n_assets for name in self.encoders}
+        if self._settings.critic_view == "own" or sum(assets.values()) == 1:
+            return 0
+        return sum(n * self.encoders[name].n_features for name, n in assets.items())
+
     def policy_weights(self) -> dict[str, ActorWeights]:
         """The acting half of every group, as rollouts run it."""
-        return {
-            name: learner.network.actor_weights(*self._standard(name), self._settings.feature_clip)
-            for name, learner in self._learners.items()
-        }
+        return {name: learner.actor(*self._standard(name)) for name, learner in self._learners.items()}
 
     def export(self) -> dict[str, PolicyNetwork]:
         """The acting half of every group, as an artifact ships it."""
-        return {
-            name: to_policy_network(actor, self.layouts[name])
-            for name, actor in self.policy_weights().items()
-        }
+        return {name: to_policy_network(actor, self.layouts[name]) for name, actor in self.policy_weights().items()}
 
     def iterate(self) -> dict[str, float]:
         """Gather one batch, learn from it, and return the iteration's figures."""
@@ -110,70 +136,67 @@ class Trainer:
             return self._moments[name].standard()
         return np.zeros(n, np.float32), np.ones(n, np.float32)
 
+    def _state_standard(self) -> tuple[Float32, Float32]:
+        if self._settings.normalise_features and self._state_moments.count:
+            return self._state_moments.standard()
+        return np.zeros(self._n_view, np.float32), np.ones(self._n_view, np.float32)
+
     def _learn(self, batch: Rollout) -> dict[str, float]:
-        progress = self.iteration / self.n_iterations
-        generator = shuffle_generator(self.config.seed, self.iteration)
         figures = {"reward/mean": _mean_reward(batch), "episodes": float(len(batch.episode_returns))}
         if len(batch.episode_returns):
             figures["episode_return/mean"] = float(batch.episode_returns.mean(dtype=np.float64))
         figures |= {f"cost/{name}": float(values.mean(dtype=np.float64)) for name, values in batch.costs.items()}
-        for name, learner in self._learners.items():
-            samples, explained = self._samples(name, batch)
-            self.agent_steps += len(samples)
-            update = learner.update(samples, progress, generator)
-            if not torch.isfinite(learner.network.parameters).all():
+        made = self._samples(batch)
+        progress = self.iteration / self.n_iterations
+        for name, update in self._updates({name: samples for name, (samples, _) in made.items()}, progress).items():
+            if not self._learners[name].is_finite():
                 raise NumericalError(
                     f"learner of group {name!r}: weights are no longer finite after iteration {self.iteration + 1}; "
                     "lower learner.lr or learner.max_grad_norm, or scale the reward with learner.reward_scaling"
                 )
-            update["explained_variance"] = explained
+            update["explained_variance"] = made[name][1]
             figures |= {f"{name}/{key}": value for key, value in update.items()}
-            if self._settings.normalise_features:
+        self.agent_steps += sum(len(samples) for samples, _ in made.values())
+        if self._settings.normalise_features:
+            for name in self._learners:
                 group = batch.groups[name]
                 self._moments[name].add(_rows(group.features, group.present))
+            if self._settings.critic_view == "state" and batch.state is not None:
+                self._state_moments.add(batch.state.reshape(-1, batch.state.shape[-1]))
         return figures
 
-    def _samples(self, name: str, batch: Rollout) -> tuple[Samples, float]:
-        """Present agent-steps of one group with their advantages; and the share of the returns' variance that the
-        critic explains."""
-        group, settings = batch.groups[name], self._settings
-        features, value, next_value = self._values(name, batch, group)
-        reward = group.reward * np.float32(settings.reward_scale)
-        done = batch.terminated | batch.truncated
-        if settings.reward_scaling == "return_std":
-            reward = self._reward_scales[name].scale(reward, group.present, done)
-        # An asset that is gone after the step has nothing to come; one that is back starts afresh.
-        terminated = batch.terminated[..., None] | ~group.present_after
-        ended = done[..., None] | ~group.present_after
-        reward, value = (np.where(group.present, x, np.float32(0)) for x in (reward, value))
-        advantage, returns = generalised_advantages(
-            reward, value, next_value, terminated, ended, settings.gamma, settings.gae_lambda
-        )
-        kept = group.present
-        spread = returns[kept].var(dtype=np.float64) if kept.any() else 0.0
-        left = (returns[kept] - value[kept]).var(dtype=np.float64) if kept.any() else 0.0
-        samples = Samples(
-            *(torch.from_numpy(_rows(x, kept)) for x in (features, group.actions, group.log_prob, advantage, returns))
-        )
-        return samples, float(1.0 - left / spread) if spread > 0 else 0.0
+    def _samples(self, batch: Rollout) -> dict[str, tuple[Samples, float]]:
+        """What each group learns from, and the share of the returns' variance that its critic explains."""
+        s, names = self._settings, tuple(self._learners)
+        own = {n: seen(batch.groups[n], batch, self._standard(n), s.feature_clip) for n in names}
+        central: CentralTable | None = None
+        if self._n_view and s.critic_view == "joint":
+            central = joint_table(own)
+        elif s.critic_view == "state":
+            central = state_table(batch, self._state_standard(), s.feature_clip)
+        reward = rewards(batch, names, s)
+        if s.reward_scaling == "return_std":
+            done = batch.terminated | batch.truncated
+            reward = {n: self._reward_scales[n].scale(reward[n], batch.groups[n].present, done) for n in names}
+        return {
+            n: Sampling(n, s).make(batch, own[n], central, reward[n], learner) for n, learner in self._learners.items()
+        }
 
-    def _values(self, name: str, batch: Rollout, group: GroupRollout) -> tuple[Float32, Float32, Float32]:
-        """Normalised features ``[T, B, N, F]``, their values ``[T, B, N]``, and the values of what followed."""
-        critic = self._learners[name].network.values
-        mean, std = self._standard(name)
-
-        def values(features: Float32) -> tuple[Float32, Float32]:
-            x = normalise(features, mean, std, self._settings.feature_clip)
-            flat: Float32 = critic(torch.from_numpy(x.reshape(-1, x.shape[-1]))).numpy()
-            return x, flat.reshape(x.shape[:-1])
-
-        x, value = values(group.features)
-        _, last = values(group.last_features)
-        next_value = np.concatenate([value[1:], last[None]])
-        if len(group.final_features):
-            _, final = values(group.final_features)
-            next_value[batch.final_index[:, 0], batch.final_index[:, 1]] = final
-        return x, value, next_value
+    def _updates(self, samples: Mapping[str, Samples], progress: float) -> dict[str, dict[str, float]]:
+        """Figures of every group's update; sequential learners hand on the ratios from group to group."""
+        names = list(self._learners)
+        seeds = {name: update_seed(self.config.seed, self.iteration, number) for number, name in enumerate(names)}
+        if not self._settings.is_sequential:
+            return {n: self._learners[n].update(samples[n], progress, seeds[n]) for n in names}
+        figures: dict[str, dict[str, float]] = {}
+        factor: torch.Tensor | None = None
+        # seeds are hashes, so their order is a random order of the groups
+        for name in sorted(names, key=lambda n: seeds[n]):
+            learner = self._learners[name]
+            if not isinstance(learner, HappoLearner):
+                raise TypeError("a sequential learner hands on ratios")
+            figures[name], factor = learner.update_after(samples[name], progress, seeds[name], factor)
+        return {name: figures[name] for name in names}
 
     def boundary(self) -> Callable[[], dict[str, Any]]:
         """Hold on to everything that the rest of the run depends on; the result makes :meth:`restore`'s state of it,
@@ -183,6 +206,7 @@ class Trainer:
             "agent_steps": self.agent_steps,
             "learners": {name: learner.state() for name, learner in self._learners.items()},
             "moments": {name: moments.state() for name, moments in self._moments.items()},
+            "state_moments": self._state_moments.state(),
             "reward_scales": {name: scale.state() for name, scale in self._reward_scales.items()},
         }
         shards = self.collector.snapshots()
@@ -195,6 +219,7 @@ class Trainer:
             learner.restore(state["learners"][name])
             self._moments[name].restore(state["moments"][name])
             self._reward_scales[name].restore(state["reward_scales"][name])
+        self._state_moments.restore(state["state_moments"])
         self.collector.restore(state["shards"])
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from ..agents.ppo_settings import PpoConfiguration
+from ..agents.sac_settings import SacConfiguration
 from ..envs.errors import MissingExtraError, RunError
 from .configuration import TrainConfiguration
 from .problem import Problem
@@ -51,9 +52,10 @@ def make_collector(problem: Problem, config: TrainConfiguration) -> Collector:
 def shard_plans(config: TrainConfiguration) -> list[ShardPlan]:
     """Replicas ``0 .. replicas - 1`` of a run, shard by shard."""
     rollout = config.rollout
-    bootstrap = isinstance(config.learner, PpoConfiguration) and config.learner.gamma > 0
+    bootstrap = isinstance(config.learner, PpoConfiguration | SacConfiguration) and config.learner.gamma > 0
+    wants_state = isinstance(config.learner, PpoConfiguration) and config.learner.critic_view == "state"
     return [
-        ShardPlan(config.seed, first, rollout.per_shard, bootstrap=bootstrap)
+        ShardPlan(config.seed, first, rollout.per_shard, bootstrap=bootstrap, wants_state=wants_state)
         for first in range(0, rollout.replicas, rollout.per_shard)
     ]
 

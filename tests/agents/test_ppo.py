@@ -1,45 +1,56 @@
 """The learner's mathematics against Stable-Baselines3 on the same tensors."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.logger import Logger
 
 from twinloop.agents.advantages import generalised_advantages
-from twinloop.agents.distributions import entropy, log_prob, log_prob_of_noise
+from twinloop.agents.minibatches import Samples, gather
 from twinloop.agents.networks import ActorCritic
-from twinloop.agents.ppo import GroupLearner, Samples, learning_rate, loss_and_gradients
+from twinloop.agents.ppo import GroupLearner, learning_rate, loss_and_gradients
 from twinloop.agents.ppo_settings import PpoConfiguration
 
-T, SLOTS, F, K = 24, 6, 5, 2
-OBSERVATIONS, ACTIONS = Box(-np.inf, np.inf, (F,), np.float32), Box(-1.0, 1.0, (K,), np.float32)
+T, SLOTS, F = 24, 6, 5
+OBSERVATIONS = Box(-np.inf, np.inf, (F,), np.float32)
+SPACES: dict[str, tuple[Space[Any], int, tuple[int, ...]]] = {
+    "gaussian": (Box(-1.0, 1.0, (2,), np.float32), 2, ()),
+    "categorical": (Discrete(4), 0, (4,)),
+    "multi-discrete": (MultiDiscrete([3, 2]), 0, (3, 2)),
+}
 
 
 class Still(gymnasium.Env[Any, Any]):
     """Spaces alone: Stable-Baselines3 wants an environment to build a policy."""
 
-    observation_space, action_space = OBSERVATIONS, ACTIONS
+    observation_space = OBSERVATIONS
+
+    def __init__(self, action_space: Space[Any]) -> None:
+        self.action_space = action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         return np.zeros(F, np.float32), {}
 
 
-def filled_buffer(rng: np.random.Generator, gamma: float = 0.97, gae_lambda: float = 0.9) -> tuple[Any, Any, Any]:
+def filled_buffer(rng: np.random.Generator, name: str = "gaussian") -> tuple[Any, Any, Any]:
     """A full SB3 buffer, the value after its last step, and whether an episode ended with it."""
-    buffer = RolloutBuffer(T, OBSERVATIONS, ACTIONS, gamma=gamma, gae_lambda=gae_lambda, n_envs=SLOTS)
+    space, n_continuous, level_counts = SPACES[name]
+    buffer = RolloutBuffer(T, OBSERVATIONS, space, gamma=0.97, gae_lambda=0.9, n_envs=SLOTS)
     start = np.ones(SLOTS, np.float32)
     done = start
     for _ in range(T):
         buffer.add(
             rng.normal(size=(SLOTS, F)).astype(np.float32),
-            rng.normal(size=(SLOTS, K)).astype(np.float32),
+            np.concatenate(
+                [rng.normal(size=(SLOTS, n_continuous)), *(rng.integers(n, size=(SLOTS, 1)) for n in level_counts)], 1
+            ).astype(np.float32),
             rng.normal(size=SLOTS).astype(np.float32),
             start,
             torch.from_numpy(rng.normal(size=SLOTS).astype(np.float32)),
@@ -90,44 +101,38 @@ def test_gamma_zero_is_a_contextual_bandit() -> None:
     np.testing.assert_allclose(returns, buffer.rewards, rtol=1e-6, atol=1e-6)
 
 
-def test_log_probability_and_entropy_equal_those_of_stable_baselines3() -> None:
-    rng = np.random.default_rng(2)
-    mean, noise = (torch.from_numpy(rng.normal(size=(50, K)).astype(np.float32)) for _ in range(2))
-    log_std = torch.tensor([-0.7, 0.4])
-    peer = DiagGaussianDistribution(K).proba_distribution(mean, log_std)
-    actions = mean + log_std.exp() * noise
-    torch.testing.assert_close(log_prob((actions - mean) / log_std.exp(), log_std), peer.log_prob(actions))
-    np.testing.assert_allclose(
-        log_prob_of_noise(noise.numpy(), log_std.numpy()), peer.log_prob(actions).numpy(), rtol=1e-5, atol=1e-5
-    )
-    assert float(entropy(log_std)) == pytest.approx(float(torch.as_tensor(peer.entropy())[0]), abs=1e-6)
-
-
-def peer_and_ours(settings: PpoConfiguration) -> tuple[Any, GroupLearner, Samples]:
+def peer_and_ours(settings: PpoConfiguration, name: str = "gaussian") -> tuple[Any, GroupLearner, Samples]:
     """SB3's PPO with a full buffer, our learner with the same weights, and the same samples."""
-    buffer, _, _ = filled_buffer(np.random.default_rng(3))
+    buffer, _, _ = filled_buffer(np.random.default_rng(3), name)
+    space = SPACES[name][0]
     peer = PPO(
-        "MlpPolicy", Still(), n_steps=T * SLOTS, batch_size=T * SLOTS, n_epochs=settings.epochs, seed=5, device="cpu",
-        learning_rate=settings.lr, clip_range=settings.clip, vf_coef=settings.value_coefficient,
+        "MlpPolicy", Still(space), n_steps=T * SLOTS, batch_size=T * SLOTS, n_epochs=settings.epochs, seed=5,
+        learning_rate=settings.lr, clip_range=settings.clip, vf_coef=settings.value_coefficient, device="cpu",
         ent_coef=settings.entropy_coefficient, max_grad_norm=settings.max_grad_norm, target_kl=settings.target_kl,
         policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": torch.nn.Tanh},
     )  # fmt: skip
     peer.rollout_buffer = buffer
     peer.set_logger(Logger(folder=None, output_formats=[]))
-    ours = ActorCritic(F, K, settings.hidden, settings.hidden)
+    ours = network_like(settings, name)
     copy_peer(peer, ours)
 
     def flat(array: np.ndarray[Any, Any]) -> torch.Tensor:
-        return torch.from_numpy(RolloutBuffer.swap_and_flatten(array).copy())
+        return torch.from_numpy(RolloutBuffer.swap_and_flatten(array).copy())[None]
 
     samples = Samples(
         features=flat(buffer.observations),
         actions=flat(buffer.actions),
-        log_prob=flat(buffer.log_probs).flatten(),
-        advantages=flat(buffer.advantages).flatten(),
-        returns=flat(buffer.returns).flatten(),
+        log_prob=flat(buffer.log_probs).flatten(1),
+        advantages=flat(buffer.advantages).flatten(1),
+        returns=flat(buffer.returns).flatten(1),
     )
     return peer, GroupLearner(ours, settings), samples
+
+
+def network_like(settings: PpoConfiguration, name: str) -> ActorCritic:
+    _, n_continuous, level_counts = SPACES[name]
+    n_outputs = n_continuous + sum(level_counts)
+    return ActorCritic(F, n_outputs, settings.hidden, settings.hidden, level_counts=level_counts)
 
 
 def copy_peer(peer: Any, ours: ActorCritic) -> None:
@@ -140,9 +145,17 @@ def copy_peer(peer: Any, ours: ActorCritic) -> None:
         for layer, weight, bias in zip(layers, part.weights, part.biases, strict=True):
             weight.copy_(layer.weight.detach().t())
             bias.copy_(layer.bias.detach())
-    ours.log_std.copy_(policy.log_std.detach())
+    if ours.log_std.numel():
+        ours.log_std.copy_(policy.log_std.detach())
 
 
+def own_log_prob(learner: GroupLearner, samples: Samples) -> torch.Tensor:
+    net = learner.network
+    head = net.actor.forward(samples.features[0])[-1]
+    return net.distribution.evaluate(head, net.log_std, samples.actions[0]).log_prob[None]
+
+
+@pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -152,19 +165,17 @@ def copy_peer(peer: Any, ours: ActorCritic) -> None:
     ],
     ids=["plain", "entropy and a tight gradient clip", "early stop"],
 )
-def test_an_update_moves_the_weights_as_stable_baselines3_moves_them(settings: PpoConfiguration) -> None:
-    peer, learner, samples = peer_and_ours(settings)
+def test_an_update_moves_the_weights_as_stable_baselines3_moves_them(settings: PpoConfiguration, name: str) -> None:
+    peer, learner, samples = peer_and_ours(settings, name)
     before = learner.network.parameters.clone()
     # The buffer's log probabilities are not the policy's; SB3's own train() takes them as they come, and so do we.
-    if settings.target_kl is not None:
-        mean = learner.network.actor.forward(samples.features)[-1]
-        own = log_prob((samples.actions - mean) / learner.network.log_std.exp(), learner.network.log_std)
-        samples = Samples(**{**vars(samples), "log_prob": own})
+    if settings.target_kl is not None or name != "gaussian":
+        samples = replace(samples, log_prob=own_log_prob(learner, samples))
         shape = peer.rollout_buffer.log_probs.shape
-        peer.rollout_buffer.log_probs = own.numpy().reshape(shape[1], shape[0]).T.copy()
+        peer.rollout_buffer.log_probs = samples.log_prob[0].numpy().reshape(shape[1], shape[0]).T.copy()
     peer.train()
-    figures = learner.update(samples, 0.0, torch.Generator().manual_seed(0))
-    expected = ActorCritic(F, K, settings.hidden, settings.hidden)
+    figures = learner.update(samples, 0.0, 0)
+    expected = network_like(settings, name)
     copy_peer(peer, expected)
     assert float((expected.parameters - before).abs().max()) > 1e-4
     torch.testing.assert_close(learner.network.parameters, expected.parameters, rtol=0, atol=1e-6)
@@ -172,39 +183,53 @@ def test_an_update_moves_the_weights_as_stable_baselines3_moves_them(settings: P
         assert figures["epochs"] < settings.epochs
 
 
-def test_losses_equal_the_definition() -> None:
-    settings = PpoConfiguration(hidden=(16, 16))
-    _, learner, samples = peer_and_ours(settings)
-    losses = loss_and_gradients(learner.network, samples, settings)
-    mean = learner.network.actor.forward(samples.features)[-1]
-    peer = DiagGaussianDistribution(K).proba_distribution(mean, learner.network.log_std)
-    ratio = torch.exp(peer.log_prob(samples.actions) - samples.log_prob)
-    surrogate = torch.min(ratio * samples.advantages, ratio.clamp(0.8, 1.2) * samples.advantages)
-    assert float(losses.policy) == pytest.approx(-float(surrogate.mean()), rel=1e-5)
-    value = learner.network.values(samples.features)
-    assert float(losses.value) == pytest.approx(float((value - samples.returns).square().mean()), rel=1e-5)
-    assert float(losses.approximate_kl) == pytest.approx(float((ratio - 1 - ratio.log()).mean()), rel=1e-4)
-    assert float(losses.clip_fraction) == pytest.approx(float(((ratio - 1).abs() > 0.2).float().mean()))
+@pytest.mark.parametrize("name", SPACES)
+def test_losses_and_gradients_equal_those_of_stable_baselines3(name: str) -> None:
+    settings = PpoConfiguration(hidden=(16, 16), entropy_coefficient=0.03)
+    peer, learner, samples = peer_and_ours(settings, name)
+    samples = replace(samples, log_prob=own_log_prob(learner, samples) + samples.log_prob + 2.5)
+    batch = gather(samples, torch.arange(T * SLOTS), None)
+    losses = loss_and_gradients(learner.network, batch, settings)
+    assert losses is not None
+    taken = batch.actions.long().flatten() if name == "categorical" else batch.actions
+    values, log_prob, entropy = peer.policy.evaluate_actions(batch.features, taken)
+    log_ratio = log_prob - batch.log_prob
+    ratio = log_ratio.exp()
+    policy = -torch.min(ratio * batch.advantages, ratio.clamp(0.8, 1.2) * batch.advantages).mean()
+    value = torch.nn.functional.mse_loss(batch.returns, values.flatten())
+    assert losses.policy.item() == pytest.approx(policy.item(), rel=1e-6, abs=1e-6)
+    assert losses.value.item() == pytest.approx(value.item(), rel=1e-6)
+    assert losses.entropy.item() == pytest.approx(entropy.mean().item(), rel=1e-6)
+    assert losses.approximate_kl.item() == pytest.approx((ratio - 1 - log_ratio).mean().item(), rel=1e-4, abs=1e-6)
+    assert losses.clip_fraction.item() == pytest.approx(((ratio - 1).abs() > 0.2).float().mean().item())
+    assert 0.1 < losses.clip_fraction.item() < 0.9
+    peer.policy.zero_grad()
+    (policy + 0.5 * value - 0.03 * entropy.mean()).backward()
+    for parameter in peer.policy.parameters():
+        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    slopes = network_like(settings, name)
+    copy_peer(peer, slopes)
+    torch.testing.assert_close(learner.network.gradients, slopes.parameters, rtol=1e-5, atol=1e-6)
 
 
 def test_a_learner_restored_from_its_state_takes_the_same_next_step() -> None:
     settings = PpoConfiguration(hidden=(16, 16), minibatches=4)
     _, learner, samples = peer_and_ours(settings)
-    learner.update(samples, 0.0, torch.Generator().manual_seed(0))
+    learner.update(samples, 0.0, 0)
     state = learner.state()
-    learner.update(samples, 0.0, torch.Generator().manual_seed(1))
-    other = GroupLearner(ActorCritic(F, K, settings.hidden, settings.hidden), settings)
+    learner.update(samples, 0.0, 1)
+    other = GroupLearner(network_like(settings, "gaussian"), settings)
     other.restore(state)
-    other.update(samples, 0.0, torch.Generator().manual_seed(1))
+    other.update(samples, 0.0, 1)
     assert torch.equal(learner.network.parameters, other.network.parameters)
 
 
 def test_the_deviation_stays_above_its_floor() -> None:
     settings = PpoConfiguration(hidden=(16, 16), lr=0.1, log_std_minimum=-0.05)
     _, learner, samples = peer_and_ours(settings)
-    quiet = Samples(**{**vars(samples), "actions": samples.actions * 0.01})
+    quiet = replace(samples, actions=samples.actions * 0.01)
     for _ in range(3):
-        learner.update(quiet, 0.0, torch.Generator().manual_seed(0))
+        learner.update(quiet, 0.0, 0)
     assert float(learner.network.log_std.min()) >= -0.05
 
 
