@@ -1,4 +1,4 @@
-"""Intervals for results: paired energy ratios over time, mean differences over seeds, interquartile means.
+"""Intervals for results on a plant: paired energy ratios over time, mean differences over seeds.
 
 Energy of one period depends on the energy of the periods before it, because wind does. So the interval of an energy
 ratio comes from a bootstrap that draws blocks of consecutive periods, long enough to carry that dependence.
@@ -175,33 +175,3 @@ def mean_difference_interval(values: ArrayLike, reference: ArrayLike, *, level: 
     if x.shape != y.shape:
         raise TwinloopError(f"mean difference: {x.shape} values against {y.shape}; pairs need equal numbers")
     return mean_interval(x - y, level=level)
-
-
-def interquartile_mean(values: ArrayLike) -> float:
-    """Mean of the middle half (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice")."""
-    from scipy.stats import trim_mean
-
-    x = np.asarray(values, dtype=np.float64).ravel()
-    if len(x) == 0:
-        raise TwinloopError("interquartile mean: no values")
-    return float(trim_mean(x, 0.25))
-
-
-def interquartile_mean_interval(
-    values: ArrayLike, *, level: float = 0.95, n_resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Percentile-bootstrap interval of the interquartile mean over independent runs, ``[n]`` or ``[runs, tasks]``.
-
-    With tasks, runs are drawn anew within each task (stratified, as in Agarwal et al. 2021).
-    """
-    x = np.asarray(values, dtype=np.float64)
-    x = x[:, None] if x.ndim == 1 else x
-    rng = np.random.default_rng(seed)
-    n_runs, n_tasks = x.shape
-    drawn = rng.integers(0, n_runs, size=(n_resamples, n_runs, n_tasks))
-    resampled = np.sort(x[drawn, np.arange(n_tasks)].reshape(n_resamples, -1), axis=1)
-    cut = int(0.25 * resampled.shape[1])
-    means = resampled[:, cut : resampled.shape[1] - cut].mean(axis=1)
-    low, high = np.quantile(means, [0.5 - level / 2.0, 0.5 + level / 2.0])
-    method = f"stratified bootstrap, {n_resamples} resamples, percentiles"
-    return Interval(interquartile_mean(x), float(low), float(high), level, n_runs, method)

@@ -1,4 +1,4 @@
-"""Intervals against closed forms: coverage on AR(1) series, block length, Student's t, interquartile mean."""
+"""Intervals against closed forms: coverage on AR(1) series, block length, Student's t."""
 
 import math
 
@@ -12,8 +12,6 @@ from twinloop.envs.errors import TwinloopError
 from twinloop.training.statistics import (
     block_length,
     energy_ratio_interval,
-    interquartile_mean,
-    interquartile_mean_interval,
     mean_difference_interval,
     mean_interval,
 )
@@ -108,10 +106,3 @@ def test_mean_difference_is_the_paired_t_test_of_scipy() -> None:
 def test_mean_interval_needs_two_values() -> None:
     with pytest.raises(TwinloopError, match="two or more"):
         mean_interval([1.0])
-
-
-def test_interquartile_mean_drops_a_quarter_at_each_end() -> None:
-    values = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0]
-    assert interquartile_mean(values) == pytest.approx(3.5)
-    interval = interquartile_mean_interval(np.random.default_rng(18).normal(2.0, 1.0, 200))
-    assert interval.low < 2.0 < interval.high
