@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..encoder import Encoder
+from ..encoder import Encoder, MaskingEncoder
 from ..nameplate import Nameplate
 from ..twin import Observation
 from .comparison import fail, first, require
@@ -26,6 +26,8 @@ def check_encoder(
 
     Observations are drawn inside the nameplate's ranges, their corners included, some slots without an asset.
     ``tolerance`` is how far a feature may differ between numpy and torch, and between a row in a batch and alone.
+
+    Where the encoder tells what is legal (:class:`~twinloop.envs.encoder.MaskingEncoder`), the masks are checked too.
 
     Raises :class:`~twinloop.envs.errors.ContractError` at the first breach, with the check, the asset, the feature and
     both values.
@@ -48,6 +50,8 @@ def check_encoder(
             batch = [features[row : row + 1] for features in outcome]
             _require_close("rows", encoder, alone, batch, f"row {row} alone", "in the batch", tolerance)
         _check_absent(encoder, calls, outcome, tolerance)
+        if isinstance(encoder, MaskingEncoder):
+            _check_legal(encoder, nameplate, calls)
 
 
 def _check_settings(encoder: Encoder) -> None:
@@ -78,6 +82,66 @@ def _check_absent(encoder: Encoder, calls: list[Observation], want: list[NDArray
         )
     got = _run(encoder, other, "numpy")
     _require_close("absent", encoder, got, want, "with other readings in the empty slots", "before", tolerance)
+
+
+def _check_legal(encoder: MaskingEncoder, nameplate: Nameplate, calls: list[Observation]) -> None:
+    """Masks: their shape, a way out of every state, the same from numpy, torch and any history, row by row."""
+    commands = [s for s in nameplate.group(encoder.group).commanded if s.levels is not None]
+    counts = [len(s.levels or ()) for s in commands]
+    at_first = [_legal(encoder, call, "numpy") for call in calls]
+    for number, (call, flags) in enumerate(zip(calls, at_first, strict=True)):
+        shape = (*call.present[encoder.group].shape, sum(counts))
+        require(
+            flags.shape == shape and flags.dtype == np.bool_,
+            "legal",
+            f"legal of call {number} is {flags.dtype} {flags.shape}, expected bool {shape}: one flag a level of "
+            f"{', '.join(s.name for s in commands) or 'no discrete command at all'}",
+        )
+        start = 0
+        for signal, count in zip(commands, counts, strict=True):
+            bad = first(~flags[..., start : start + count].any(-1))
+            if bad is not None:
+                fail(
+                    "legal",
+                    f"{encoder.group}, slot {bad[1]}, {signal.name}, row {bad[0]} of call {number}: no level is legal; "
+                    "leave at least one, also for an empty slot",
+                )
+            start += count
+        _require_same(encoder, _legal(encoder, call, "torch"), flags, "with torch", "with numpy", number)
+        for row in range(len(flags)):
+            alone = _legal(encoder, rows_of(call, np.array([row])), "numpy")
+            _require_same(encoder, alone, flags[row : row + 1], f"row {row} alone", "in the batch", number)
+    for number in reversed(range(len(calls))):
+        encoder.encode(*_inputs(encoder, calls[-1 - number], np.array), _start(encoder, calls[0]), calls[0].dt_s)
+        again = _legal(encoder, calls[number], "numpy")
+        _require_same(encoder, again, at_first[number], "after other calls", "at first", number)
+
+
+def _require_same(
+    encoder: Encoder, got: NDArray[Any], want: NDArray[Any], got_is: str, want_is: str, call: int
+) -> None:
+    bad = first(got != want)
+    if bad is not None:
+        row, asset, level = bad
+        fail(
+            "legal",
+            f"{encoder.group}, slot {asset}, level {level} of all, row {row} of call {call}: {got_is} {got[bad]}, "
+            f"{want_is} {want[bad]}; legal is a function of measured, statics and present alone",
+        )
+
+
+def _legal(encoder: MaskingEncoder, call: Observation, library: str) -> NDArray[Any]:
+    turn: Callable[[Any], Any] = torch.from_numpy if library == "torch" else np.array
+    return np.asarray(encoder.legal(*_inputs(encoder, call, turn)))
+
+
+def _inputs(encoder: Encoder, call: Observation, turn: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
+    measured, statics, present = (turn(v[encoder.group].copy()) for v in (call.measured, call.statics, call.present))
+    return measured, statics, present
+
+
+def _start(encoder: Encoder, call: Observation) -> Mapping[str, Any]:
+    return encoder.start(*call.present[encoder.group].shape, call.measured[encoder.group])
 
 
 def _require_features(encoder: Encoder, calls: list[Observation], outcome: list[NDArray[Any]]) -> None:

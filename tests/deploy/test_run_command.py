@@ -45,8 +45,8 @@ def artifact(folder: Path, plate: Nameplate) -> Path:
     """A policy that steers by its own sensors, untrained."""
     group, n, rng = plate.group(GROUP), OwnSignalsEncoder(plate, GROUP).n_features, np.random.default_rng(0)
     layers = (
-        Dense(rng.normal(size=(1, n, 8)), np.zeros((1, 8)), "tanh"),
-        Dense(rng.normal(size=(1, 8, 1)), np.zeros((1, 1))),
+        Dense(rng.normal(size=(1, n, 8)).astype(np.float32), np.zeros((1, 8), np.float32), "tanh"),
+        Dense(rng.normal(size=(1, 8, 1)).astype(np.float32), np.zeros((1, 1), np.float32)),
     )
     mlp = PolicyNetwork(
         feature_mean=np.zeros(n),
