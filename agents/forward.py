@@ -186,6 +186,6 @@ def _layer(tag: str, prefix: str, named: Mapping[str, Floats]) -> Layer:
     kind, _, option = tag.partition(":")
     if kind == "dense":
         return Dense(named[f"{prefix}weight"], named[f"{prefix}bias"], cast(Activation, option))
-    made = {"gru": GruWeights, "lstm": LstmWeights}[kind]
+    kinds: dict[str, type[GruWeights | LstmWeights]] = {"gru": GruWeights, "lstm": LstmWeights}
     arrays: list[Floats] = [named[prefix + key] for key in ("input", "recurrent", "input_bias", "recurrent_bias")]
-    return made(arrays[0], arrays[1], arrays[2], arrays[3], joins_input=option == "joins_input")
+    return kinds[kind](arrays[0], arrays[1], arrays[2], arrays[3], joins_input=option == "joins_input")

@@ -141,7 +141,8 @@ def _inputs(encoder: Encoder, call: Observation, turn: Callable[[Any], Any]) -> 
 
 
 def _start(encoder: Encoder, call: Observation) -> Mapping[str, Any]:
-    return encoder.start(*call.present[encoder.group].shape, call.measured[encoder.group])
+    n_rows, n_assets = call.present[encoder.group].shape
+    return encoder.start(n_rows, n_assets, call.measured[encoder.group])
 
 
 def _require_features(encoder: Encoder, calls: list[Observation], outcome: list[NDArray[Any]]) -> None:

@@ -41,7 +41,7 @@ def test_the_log_probability_is_that_of_torchs_masked_categorical(seed: int, mas
     x, legal = logits(50, seed), masks(50, seed) if masked else None
     chosen, log_prob = choose_levels(x, COUNTS, draws(50, seed), legal)
     kept = x if legal is None else np.where(legal, x, -np.inf)
-    peers = [torch.distributions.Categorical(logits=torch.from_numpy(part)) for part in parts(kept)]
+    peers: list[Any] = [torch.distributions.Categorical(logits=torch.from_numpy(part)) for part in parts(kept)]
     expected = sum(peer.log_prob(torch.from_numpy(chosen[:, k])) for k, peer in enumerate(peers))
     assert isinstance(expected, torch.Tensor)
     np.testing.assert_allclose(log_prob, expected.numpy(), rtol=1e-5, atol=2e-6)
@@ -78,6 +78,6 @@ def test_the_gaussian_density_is_torchs_for_shared_and_for_separate_deviations()
     rng = np.random.default_rng(0)
     z = rng.normal(size=(5, 4, 3, 2)).astype(np.float32)
     for log_std in (rng.normal(size=(1, 2)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)):
-        peer = torch.distributions.Normal(0.0, torch.from_numpy(np.exp(log_std)))
+        peer: Any = torch.distributions.Normal(0.0, torch.from_numpy(np.exp(log_std)))
         expected = peer.log_prob(torch.from_numpy(z * np.exp(log_std))).sum(-1).numpy()
         np.testing.assert_allclose(log_prob_of_normal(z, log_std), expected, rtol=1e-5, atol=1e-5)

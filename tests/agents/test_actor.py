@@ -111,7 +111,7 @@ def test_separate_weights_act_as_each_assets_own_actor_alone(controlled: list[st
             log_std=acting.log_std[mine],
             gru=cell,
         )
-        its = {key: None if value is None else value[:, mine] for key, value in told.items()}
+        its: dict[str, Any] = {key: None if value is None else value[:, mine] for key, value in told.items()}
         step = alone.act(**its)
         for one, other in zip(step, together, strict=True):
             np.testing.assert_allclose(one, other[:, mine], rtol=1e-5, atol=1e-5)
@@ -124,14 +124,14 @@ def test_the_log_probability_of_a_hybrid_decision_is_torchs() -> None:
     told = inputs(40, acting)
     step = acting.act(**told)
     head, _ = acting.head(told["features"], told["memory"])
-    normal = torch.distributions.Normal(
+    normal: Any = torch.distributions.Normal(
         torch.from_numpy(head[..., :2]), torch.from_numpy(np.exp(acting.log_std)).expand(40, N, 2)
     )
     expected = normal.log_prob(torch.from_numpy(step.actions[..., :2])).sum(-1)
     at = 2
     for k, count in enumerate(layout.level_counts):
         part = np.where(told["legal"][..., at - 2 : at - 2 + count], head[..., at : at + count], -np.inf)
-        peer = torch.distributions.Categorical(logits=torch.from_numpy(part))
+        peer: Any = torch.distributions.Categorical(logits=torch.from_numpy(part))
         expected = expected + peer.log_prob(torch.from_numpy(step.actions[..., 2 + k]))
         at += count
     np.testing.assert_allclose(acting.log_prob(told["normal"], step.density), expected.numpy(), rtol=1e-4, atol=1e-4)
@@ -173,7 +173,7 @@ def test_a_continuous_actors_density_comes_from_its_draws_alone() -> None:
     told = inputs(5, acting)
     step = acting.act(**told)
     assert step.density.shape == (5, N, 0)
-    normal = torch.distributions.Normal(0.0, torch.from_numpy(np.exp(acting.log_std)))
+    normal: Any = torch.distributions.Normal(0.0, torch.from_numpy(np.exp(acting.log_std)))
     means = acting.head(told["features"], told["memory"])[0]
     expected = normal.log_prob(torch.from_numpy(step.actions - means)).sum(-1).numpy()
     np.testing.assert_allclose(acting.log_prob(told["normal"], step.density), expected, rtol=1e-4, atol=1e-4)

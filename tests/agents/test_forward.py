@@ -43,6 +43,10 @@ def draw(rng: np.random.Generator, *shape: int) -> Any:
     return (rng.normal(size=shape) / math.sqrt(shape[-2] if len(shape) > 2 else 10.0)).astype(np.float32)
 
 
+def ones(*shape: int) -> Any:
+    return np.ones(shape, np.float32)
+
+
 def dense(rng: np.random.Generator, stacks: int, n_in: int, n_out: int, activation: Activation = "linear") -> Dense:
     return Dense(draw(rng, stacks, n_in, n_out), draw(rng, stacks, n_out), activation)
 
@@ -206,7 +210,7 @@ def test_one_tanh_layer_by_hand() -> None:
         feature_mean=np.array([1.0]),
         feature_std=np.array([2.0]),
         feature_clip=1.5,
-        layers=(Dense(one, np.zeros((1, 1)), "tanh"), Dense(0.5 * one, np.full((1, 1), 0.1))),
+        layers=(Dense(one, np.zeros((1, 1), np.float32), "tanh"), Dense(0.5 * one, np.full((1, 1), 0.1, np.float32))),
         layout=ActionLayout.of(GROUP, ["angle_deg"]),
     )
     told, _ = net.forward(np.array([[[2.0], [1e9]]]))
@@ -273,7 +277,9 @@ def test_a_nan_feature_comes_out_as_nan_and_leaves_other_assets_alone() -> None:
 def test_no_clip_of_features_is_a_clip_at_infinity() -> None:
     net = network((), ("angle_deg",), feature_clip=math.inf)
     x = features(5)
-    expected = ((x - net.feature_mean) / net.feature_std) @ net.layers[0].weight[0] + net.layers[0].bias[0]
+    (head,) = net.layers
+    assert isinstance(head, Dense)
+    expected = ((x - net.feature_mean) / net.feature_std) @ head.weight[0] + head.bias[0]
     np.testing.assert_allclose(net.head(x)[0], expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run_onnx(net, x)[0], net.forward(x)[0], rtol=1e-5, atol=1e-5)
 
@@ -310,10 +316,10 @@ def test_the_graph_is_fixed_in_its_opset_and_open_in_its_rows(stacks: int, asset
         ({"layers": ()}, "at least a linear head"),
         ({"layout": ActionLayout.of(GROUP, ["gear"])}, "the head is 2 wide, the layout of these commands needs 3"),
         ({"squash": "sine"}, "'sine', allowed: clip, tanh"),
-        ({"layers": (Dense(np.ones((1, 7, 2)), np.ones((1, 3))),)}, r"layers\[0\].bias: shape \(1, 3\), expected"),
-        ({"layers": (Dense(np.ones((1, 6, 2)), np.ones((1, 2))),)}, "takes 6 inputs in 1 stacks, expected 7 in 1"),
-        ({"layers": (Dense(np.full((1, 7, 2), np.inf), np.ones((1, 2))),)}, "layer_0_weight: holds NaN or infinity"),
-        ({"layers": (Dense(np.ones((1, 7, 2)), np.ones((1, 2)), "sin"),)}, "'sin', allowed: linear, tanh"),  # type: ignore[arg-type]  # on purpose
+        ({"layers": (Dense(ones(1, 7, 2), ones(1, 3)),)}, r"layers\[0\].bias: shape \(1, 3\), expected"),
+        ({"layers": (Dense(ones(1, 6, 2), ones(1, 2)),)}, "takes 6 inputs in 1 stacks, expected 7 in 1"),
+        ({"layers": (Dense(ones(1, 7, 2) * np.float32(np.inf), ones(1, 2)),)}, "layer_0_weight: holds NaN or infinity"),
+        ({"layers": (Dense(ones(1, 7, 2), ones(1, 2), "sin"),)}, "'sin', allowed: linear, tanh"),  # type: ignore[arg-type]  # on purpose
     ],
 )  # fmt: skip
 def test_weights_that_contradict_themselves_are_refused(changes: dict[str, Any], words: str) -> None:
