@@ -74,8 +74,8 @@ def _normal(seeds: torch.Tensor, steps: torch.Tensor, stream: int, n: int) -> to
 class NormalsAhead:
     """What :func:`normal` gives for one step after another, drawn several steps ahead: the same bits in fewer calls.
 
-    For twins on a CPU, where a call costs more than its numbers. Each :meth:`draw` is for the steps that follow those of
-    the draw before; rows that jump (a reset, a restore) must be told to :meth:`forget` first.
+    For twins on a CPU, where a call costs more than its numbers. Each :meth:`draw` is for the steps that follow those
+    of the draw before; rows that jump (a reset, a restore) must be told to :meth:`forget` first.
     """
 
     def __init__(self, stream: int, n: int, dtype: torch.dtype, most_steps: int = 64) -> None:

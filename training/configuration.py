@@ -118,7 +118,7 @@ class TrainConfiguration(Strict):
 
     def disagreement(self) -> str | None:
         """What in the parts of this run does not go together, or None."""
-        return self.learner.disagreement(
+        return self.rollout.disagreement(self.learner.kind) or self.learner.disagreement(
             replicas=self.rollout.replicas,
             steps=self.rollout.steps,
             workers=self.rollout.workers,

@@ -46,7 +46,7 @@ def session() -> Iterator[None]:
 def configuration(workers: int, busy_s: float = 0.0) -> TrainConfiguration:
     return drift_configuration(
         site=DriftConfig(n_assets=3, busy_s=busy_s),
-        rollout=RolloutConfiguration(replicas=6, shard_replicas=2, steps=60, workers=workers),
+        rollout=RolloutConfiguration(replicas=6, shard_replicas=2, steps=60, workers=workers, workers_forced=True),
         iterations=4,
     )
 
