@@ -18,11 +18,11 @@ SPACES = {
 
 
 def gaussian(mean: torch.Tensor, std: torch.Tensor) -> Any:
-    return torch.distributions.Normal(mean, std)  # type: ignore[no-untyped-call]  # torch types no distribution
+    return torch.distributions.Normal(mean, std)
 
 
 def categorical(logits: torch.Tensor) -> Any:
-    return torch.distributions.Categorical(logits=logits)  # type: ignore[no-untyped-call]  # torch types no distribution
+    return torch.distributions.Categorical(logits=logits)
 
 
 def drawn(ours: ActionDistribution, *stack: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
