@@ -117,8 +117,12 @@ class Problem:
         """One encoder a group that learns: the site's where it serves the group, else the asset's own signals."""
         chosen: dict[str, Encoder] = {}
         if self.encoder_name is not None:
-            encoder = self.site.encoder(self.encoder_name, nameplate, self.encoder_settings)
-            chosen[encoder.group] = encoder
+            turns: list[Mapping[str, Any]] = [self.encoder_settings]
+            if getattr(self.site, "encodes_every_group", False):  # such an encoder is told its group by a setting
+                turns = [{"group": name, **self.encoder_settings} for name in self.layouts(nameplate)]
+            for settings in turns:
+                encoder = self.site.encoder(self.encoder_name, nameplate, settings)
+                chosen[encoder.group] = encoder
         return {
             name: chosen[name] if name in chosen else OwnSignalsEncoder(nameplate, name)
             for name in self.layouts(nameplate)
