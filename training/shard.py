@@ -64,6 +64,7 @@ class Shard:
         self._task: Task = self._problem.task()
         self._encoders: dict[str, Encoder] = self._problem.encoders(self._nameplate)
         self._layouts: dict[str, ActionLayout] = self._problem.layouts(self._nameplate)
+        self._maskers = {n: e for n, e in self._encoders.items() if isinstance(e, MaskingEncoder)}
         self._site_state = SiteState(self._nameplate) if plan.wants_state else None
         self._neutral: dict[str, torch.Tensor] = {
             g.name: torch.from_numpy(np.tile(g.neutral(), (n, g.n_assets, 1))).to(self._twin.device, self._twin.dtype)
@@ -141,11 +142,11 @@ class Shard:
         commands = dict(self._neutral)
         readings, device, dtype = self._readings, self._twin.device, self._twin.dtype
         for name, recorder in recorders.items():
-            encoder, present = self._encoders[name], _array(readings.present[name])
+            present = _array(readings.present[name])
             check_features(self._features[name], self._nameplate, name, self._plan.first_replica, self._where)
             legal = None
-            if isinstance(encoder, MaskingEncoder):
-                flags = encoder.legal(_array(readings.measured[name]), _array(readings.statics[name]), present)
+            if (masker := self._maskers.get(name)) is not None:
+                flags = masker.legal(_array(readings.measured[name]), _array(readings.statics[name]), present)
                 legal = self._layouts[name].legal(flags, present)
             decided = recorder.act(t, self._features[name], present, legal)
             commands[name] = torch.from_numpy(decided).to(device, dtype)

@@ -31,7 +31,7 @@ from ...envs.configuration import Strict
 from ...envs.encoder import Array, Encoder
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Group, Nameplate, Signal
-from ...envs.noise import normal
+from ...envs.noise import NormalsAhead, normal
 from ...envs.plant import Plant
 from ...envs.task import Score
 from ...envs.twin import Parameter, Readings, Snapshot, Tensors
@@ -88,13 +88,15 @@ class DriftTwin:
         self._steps = torch.zeros_like(self._seeds)
         self._present = torch.ones(n_replicas, config.n_assets, dtype=torch.bool, device=self.device)
         self._nothing = self._x.new_zeros(n_replicas, config.n_assets, 0)
+        self._noise = NormalsAhead(_STEP, config.n_assets * N_SIGNALS, dtype)
 
     def reset(self, seeds: torch.Tensor, rows: torch.Tensor | None = None) -> Readings:
         rows = torch.arange(self.n_replicas, device=self.device) if rows is None else rows
         self._seeds[rows] = seeds.to(self.device)
         self._steps[rows] = 0
-        drawn = self._draw(self._seeds[rows], self._steps[rows], _RESET)
-        self._x = self._x.index_copy(0, rows, drawn)
+        drawn = normal(self._seeds[rows], self._steps[rows], _RESET, self._x[0].numel(), self.dtype)
+        self._x = self._x.index_copy(0, rows, drawn.view(-1, *self._x.shape[1:]))
+        self._noise.forget(rows)
         return self._read()
 
     def step(self, commands: Tensors) -> Readings:
@@ -102,14 +104,11 @@ class DriftTwin:
             end = time.perf_counter() + self._busy_s
             while time.perf_counter() < end:
                 pass
-        noise = self._draw(self._seeds, self._steps, _STEP)
-        self._x = LEAK * self._x + commands[GROUP].clamp(-1.0, 1.0) @ self._gain + NOISE * noise
+        noise = self._noise.draw(self._seeds, self._steps).view(self._x.shape)
+        drift = torch.matmul(commands[GROUP].clamp(-1.0, 1.0), self._gain)
+        self._x = drift.add_(self._x, alpha=LEAK).add_(noise, alpha=NOISE)
         self._steps = self._steps + 1
         return self._read()
-
-    def _draw(self, seeds: torch.Tensor, steps: torch.Tensor, stream: int) -> torch.Tensor:
-        shape = self._x.shape[1:]
-        return normal(seeds, steps, stream, shape.numel(), self.dtype).view(-1, *shape)
 
     def _read(self) -> Readings:
         return Readings(
@@ -125,6 +124,7 @@ class DriftTwin:
 
     def restore(self, snapshot: Snapshot) -> None:
         self._x, self._seeds, self._steps = (snapshot[k].clone() for k in ("x", "seeds", "steps"))
+        self._noise.forget()
 
     def parameters(self) -> dict[str, torch.Tensor]:
         return {}
@@ -143,7 +143,7 @@ class DriftTask:
 
     def score(self, before: Readings, commands: Tensors, after: Readings) -> Score:
         x = after.measured[GROUP]
-        reward = -x.square().mean(-1)
+        reward = torch.linalg.vecdot(x, x).div_(-x.shape[-1])
         return Score(reward={GROUP: reward}, terminated=torch.zeros(len(x), dtype=torch.bool, device=x.device))
 
 
