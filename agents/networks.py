@@ -32,13 +32,14 @@ class Workspace:
     """Arrays that are used again by every minibatch: fresh memory of this size costs more than the arithmetic."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[object, int], torch.Tensor] = {}
+        self._held: dict[tuple[int, int], torch.Tensor] = {}
 
-    def take(self, owner: object, slot: int, shape: Sequence[int]) -> torch.Tensor:
-        """An array of that shape with whatever it held; the same one until another shape is asked for."""
-        held = self._held.get((owner, slot))
+    def take(self, slot: int, shape: Sequence[int]) -> torch.Tensor:
+        """An array of that shape with whatever it held; the same one until another number of rows is asked for."""
+        key = (slot, shape[-1])
+        held = self._held.get(key)
         if held is None or held.shape != shape:
-            held = self._held[owner, slot] = torch.empty(*shape)
+            held = self._held[key] = torch.empty(*shape)
         return held
 
 
@@ -71,12 +72,12 @@ class Mlp:
     def forward(self, x: torch.Tensor, workspace: Workspace | None = None) -> list[torch.Tensor]:
         """Input, output of each tanh layer and head, ``[(S,) rows, width]`` each; the last is the result.
 
-        With a ``workspace`` the arrays hold until its next use.
+        With a ``workspace`` the arrays hold until its next use, by whatever network.
         """
         affine = torch.addmm if self.n_stacks == 1 else torch.baddbmm
         outputs, last = [x], len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = None if workspace is None else workspace.take(self, i, (*x.shape[:-1], self.sizes[i + 1]))
+            out = None if workspace is None else workspace.take(i, (*x.shape[:-1], self.sizes[i + 1]))
             y = affine(bias, outputs[-1], weight, out=out)
             outputs.append(y if i == last else y.tanh_())
         return outputs
@@ -97,7 +98,7 @@ class Mlp:
             product(outputs[i].transpose(-2, -1), d, out=self.weight_gradients[i])
             torch.sum(d, -2, keepdim=self.n_stacks > 1, out=self.bias_gradients[i])
             if i > 0 or wants_input:
-                out = None if workspace is None else workspace.take(self, -1 - i, outputs[i].shape)
+                out = None if workspace is None else workspace.take(-1 - i, outputs[i].shape)
                 d = product(d, self._transposed[i], out=out)
             if i > 0:
                 # d tanh(z) / dz = 1 - tanh(z)^2
@@ -119,20 +120,11 @@ def _views(sizes: Sequence[int], flat: torch.Tensor) -> tuple[list[torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Passed:
-    """What :meth:`ActorCritic.forward` leaves for :meth:`ActorCritic.backward`. ``head``: ``[(S,) rows, M]``;
-    ``value``: ``[(S,) rows, 1]``."""
+    """``head``: ``[(S,) rows, M]``; ``value``: ``[(S,) rows, 1]``; ``memory`` after each row ``[(S,) rows, H]``."""
 
-    actor: list[torch.Tensor]
-    critic: list[torch.Tensor]
-    unrolled: Unrolled | None
-
-    @property
-    def head(self) -> torch.Tensor:
-        return self.actor[-1]
-
-    @property
-    def value(self) -> torch.Tensor:
-        return self.critic[-1]
+    head: torch.Tensor
+    value: torch.Tensor
+    memory: torch.Tensor | None
 
 
 class ActorCritic:
@@ -204,55 +196,51 @@ class ActorCritic:
             gradients=self.gradients[index : index + 1],
         )
 
+    def perceive(
+        self, x: torch.Tensor, memory: torch.Tensor | None = None, keep: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Unrolled | None]:
+        """What the actor sees ``[(S,) rows, F + H]`` of normalised features ``[(S,) rows, F]``.
+
+        With a recurrent layer rows are whole sequences, step by step: ``memory`` ``[(S,) n, H]`` is what each started
+        with, ``keep`` ``[(S,) rows, 1]`` is 0 where it was zeroed on the way.
+        """
+        if self.gru is None or memory is None:
+            return x, None
+        n = memory.shape[-2]
+        unrolled = self.gru.unroll(_steps(x, n), memory, None if keep is None else _steps(keep, n))
+        return torch.cat([x, unrolled.memory.flatten(-3, -2)], -1), unrolled
+
     def forward(
         self,
         x: torch.Tensor,
         view: torch.Tensor | None = None,
         memory: torch.Tensor | None = None,
         keep: torch.Tensor | None = None,
-        workspace: Workspace | None = None,
     ) -> Passed:
-        """Head and value of normalised features ``[(S,) rows, F]``.
+        """Head and value of normalised features; ``view``: ``[(S,) rows, V]``; the rest as in :meth:`perceive`."""
+        seen, unrolled = self.perceive(x, memory, keep)
+        value = self.critic.forward(seen if view is None else torch.cat([seen, view], -1))[-1]
+        after = None if unrolled is None else unrolled.memory.flatten(-3, -2)
+        return Passed(self.actor.forward(seen)[-1], value, after)
 
-        ``view``: ``[(S,) rows, V]``. With a recurrent layer rows are whole sequences, step by step: ``memory``
-        ``[(S,) n, H]`` is what each started with, ``keep`` ``[(S,) rows, 1]`` is 0 where it was zeroed on the way.
-        """
-        unrolled = None
-        if self.gru is not None and memory is not None:
-            n = memory.shape[-2]
-            unrolled = self.gru.unroll(_steps(x, n), memory, None if keep is None else _steps(keep, n))
-            x = torch.cat([x, unrolled.memory.flatten(-3, -2)], -1)
-        seen = x if view is None else torch.cat([x, view], -1)
-        return Passed(self.actor.forward(x, workspace), self.critic.forward(seen, workspace), unrolled)
-
-    def backward(
-        self,
-        passed: Passed,
-        d_head: torch.Tensor,
-        d_log_std: torch.Tensor | None,
-        d_value: torch.Tensor,
-        workspace: Workspace | None = None,
-    ) -> None:
-        """Overwrite ``gradients``, from a loss's derivatives by head ``[(S,) rows, M]``, log of the deviation and value
-        ``[(S,) rows, 1]``."""
-        recurrent = passed.unrolled is not None
-        if d_log_std is not None:
-            self.log_std_gradient.copy_(d_log_std.reshape(self.log_std_gradient.shape))
-        d_actor = self.actor.backward(passed.actor, d_head, workspace, wants_input=recurrent)
-        d_critic = self.critic.backward(passed.critic, d_value, workspace, wants_input=recurrent)
-        if self.gru is None or passed.unrolled is None or d_actor is None or d_critic is None:
-            return
+    def remember_backward(self, unrolled: Unrolled, d_actor: torch.Tensor, d_critic: torch.Tensor) -> None:
+        """Overwrite the recurrent layer's gradients, from the loss's derivatives by the inputs of both networks."""
         memory = slice(self.n_features, self.n_features + self.n_memory)
         d_memory = d_actor[..., memory] + d_critic[..., memory]
-        self.gru.backward(passed.unrolled, _steps(d_memory, passed.unrolled.memory.shape[-2]))
+        if self.gru is not None:
+            self.gru.backward(unrolled, _steps(d_memory, unrolled.memory.shape[-2]))
 
     def values(
-        self, x: torch.Tensor, view: torch.Tensor | None = None, memory: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        view: torch.Tensor | None = None,
+        memory: torch.Tensor | None = None,
+        workspace: Workspace | None = None,
     ) -> torch.Tensor:
         """Critic's values ``[(S,) rows]`` of normalised features; ``memory`` ``[(S,) rows, H]`` as the recurrent layer
         leaves it after these features."""
         seen = [part for part in (x, memory, view) if part is not None]
-        return self.critic.forward(seen[0] if len(seen) == 1 else torch.cat(seen, -1))[-1].squeeze(-1)
+        return self.critic.forward(seen[0] if len(seen) == 1 else torch.cat(seen, -1), workspace)[-1].squeeze(-1)
 
     def actor_weights(self, feature_mean: Float32, feature_std: Float32, feature_clip: float) -> ActorWeights:
         """A copy of the acting half, as numpy arrays."""

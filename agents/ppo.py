@@ -16,13 +16,14 @@ import torch
 
 from .action_layout import Float32
 from .actor import ActorWeights
+from .adam import StackedAdam
 from .analytic_settings import AnalyticConfiguration
 from .minibatches import Batch, Samples, View, minibatches
 from .networks import ActorCritic, Workspace
 from .ppo_settings import PpoConfiguration
 
-VALUE_ROWS = 16384
-"""Rows whose values are computed at a time where a central critic's view makes them wide."""
+VALUE_ROWS = 1024
+"""Rows of a stack whose values are computed at a time: a few hidden layers of them fit the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,9 @@ def loss_and_gradients(
     is the smaller one. ``full=False`` leaves figures that only reports need at zero; with neither ``full`` nor
     ``wants_kl`` there is nothing to return.
     """
-    passed = network.forward(batch.features, batch.view, batch.memory, batch.keep, workspace)
-    density = network.distribution.evaluate(passed.head, network.log_std, batch.actions, batch.legal)
+    seen, unrolled = network.perceive(batch.features, batch.memory, batch.keep)
+    outputs = network.actor.forward(seen, workspace)
+    density = network.distribution.evaluate(outputs[-1], network.log_std, batch.actions, batch.legal)
     log_ratio = density.log_prob - batch.log_prob
     if batch.weight is not None:
         log_ratio = torch.where(batch.weight > 0, log_ratio, 0.0)
@@ -77,9 +79,19 @@ def loss_and_gradients(
     c = settings.entropy_coefficient
     d_entropy = torch.full_like(ratio, -c).mul_(weight) if c and density.log_p else None
     d_head, d_log_std = network.distribution.backward(density, batch.actions, d_log_prob, d_entropy, -c)
-    error = passed.value.squeeze(-1) - batch.returns
+    if d_log_std is not None:
+        network.log_std_gradient.copy_(d_log_std.view_as(network.log_std_gradient))
+    recurrent = unrolled is not None
+    d_actor = network.actor.backward(outputs, d_head, workspace, wants_input=recurrent)
+    if d_actor is not None:
+        d_actor = d_actor[..., : seen.shape[-1]].clone()  # the critic takes the workspace over
+    # The actor is done with before the critic begins: one network's arrays stay in the processor's cache, two do not.
+    outputs = network.critic.forward(seen if batch.view is None else torch.cat([seen, batch.view], -1), workspace)
+    error = outputs[-1].squeeze(-1) - batch.returns
     d_value = (error * (2.0 * settings.value_coefficient)).mul_(weight).unsqueeze(-1)
-    network.backward(passed, d_head, d_log_std, d_value, workspace)
+    d_critic = network.critic.backward(outputs, d_value, workspace, wants_input=recurrent)
+    if unrolled is not None and d_actor is not None and d_critic is not None:
+        network.remember_backward(unrolled, d_actor, d_critic)
     if not (full or wants_kl):
         return None
 
@@ -102,9 +114,7 @@ class GroupLearner:
     def __init__(self, network: ActorCritic, settings: PpoConfiguration) -> None:
         self.network = network
         self.settings = settings
-        # One parameter a stack: a stack that stops early, or whose asset was away, skips a step of its own Adam.
-        self._rows = [torch.nn.Parameter(row, requires_grad=False) for row in network.parameters]
-        self._adam = torch.optim.Adam(self._rows, lr=settings.lr, eps=settings.adam_epsilon, fused=True)
+        self._adam = StackedAdam(network.parameters, settings.adam_epsilon)
         self._workspace = Workspace()
 
     def actor(self, feature_mean: Float32, feature_std: Float32) -> ActorWeights:
@@ -129,14 +139,15 @@ class GroupLearner:
         """Values ``[S, R]`` of normalised features ``[S, R, F]``, what the critic sees beside them, and the memory
         ``[S, R, H]`` that the recurrent layer has after them."""
         n_rows = features.shape[1]
-        step = max(1, n_rows) if view is None else VALUE_ROWS
+        step = max(1, VALUE_ROWS // len(features))
         found = []
         for start in range(0, max(1, n_rows), step):
             rows = slice(start, start + step)
             parts = [None if x is None else (x[0, rows] if len(x) == 1 else x[:, rows]) for x in (features, memory)]
             seen = None if view is None else view.take(rows)
             if parts[0] is not None:
-                found.append(self.network.values(parts[0], seen, parts[1]).reshape(len(features), -1))
+                values = self.network.values(parts[0], seen, parts[1], self._workspace)
+                found.append(values.reshape(len(features), -1).clone())
         return found[0] if len(found) == 1 else torch.cat(found, -1)
 
     def update(self, samples: Samples, progress: float, seed: int) -> dict[str, float]:
@@ -152,7 +163,6 @@ class GroupLearner:
         s = self.settings
         generator = torch.Generator().manual_seed(seed)
         lr = learning_rate(s, progress)
-        self._adam.param_groups[0]["lr"] = lr
         if s.advantage_normalisation == "batch":
             samples = replace(samples, advantages=_standardised(samples))
         account = _Account(network.n_stacks)
@@ -182,24 +192,19 @@ class GroupLearner:
                         active = running.clone() if active is None else active & running
                     if has_stopped and not bool(running.any()):
                         break
-                self._step(network, stacks, active)
+                self._step(network, stacks, active, lr)
             if has_stopped and not bool(running.any()):
                 break
         std = float(network.log_std.exp().mean()) if network.log_std.numel() else 0.0
         return {**account.figures(), "lr": lr, "std": std}
 
-    def _step(self, network: ActorCritic, stacks: Sequence[int], active: torch.Tensor | None) -> None:
+    def _step(self, network: ActorCritic, stacks: Sequence[int], active: torch.Tensor | None, lr: float) -> None:
         """Clip each stack's gradient and follow it with Adam; ``active`` ``[S]``: those that move, None for all."""
         gradients = network.gradients
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        moving = [True] * len(stacks) if active is None else active.tolist()
-        for row in self._rows:
-            row.grad = None
-        for stack, moves, gradient in zip(stacks, moving, gradients, strict=True):
-            if moves:
-                self._rows[stack].grad = gradient
-        self._adam.step()
+        moving = range(len(stacks)) if active is None else active.nonzero().flatten().tolist()
+        self._adam.step([stacks[k] for k in moving], [gradients[k] for k in moving], lr)
         if network.log_std.numel():
             network.log_std.clamp_(min=self.settings.log_std_minimum)
 
@@ -208,20 +213,13 @@ class GroupLearner:
         return bool(torch.isfinite(self.network.parameters).all())
 
     def state(self) -> dict[str, Any]:
-        """Copies of the parameters and of Adam's moments, stack by stack."""
-        adam = [self._adam.state.get(row, {}) for row in self._rows]
-        return {
-            "parameters": self.network.parameters.clone(),
-            "adam": [{k: v.clone() for k, v in moments.items()} for moments in adam],
-        }
+        """Copies of the parameters and of Adam's moments."""
+        return {"parameters": self.network.parameters.clone(), "adam": self._adam.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.network.parameters.copy_(state["parameters"])
-        self._adam.state.clear()
-        for row, moments in zip(self._rows, state["adam"], strict=True):
-            if moments:
-                self._adam.state[row] = {k: v.clone() for k, v in moments.items()}
+        self._adam.restore(state["adam"])
 
 
 class _Account:

@@ -1,0 +1,55 @@
+"""Adam for stacked weights, where each stack takes its own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.optim.adam import adam
+
+
+class StackedAdam:
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980) on the rows of one matrix ``[S, P]``.
+
+    A row that does not step keeps its moments and its count of steps, as if it had an optimiser of its own.
+    """
+
+    def __init__(self, parameters: torch.Tensor, epsilon: float) -> None:
+        self._epsilon = epsilon
+        self._first, self._second = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self._counts = torch.zeros(len(parameters))
+        # views made once; a step then only picks from lists
+        self._rows = list(parameters.detach())
+        self._firsts, self._seconds = list(self._first), list(self._second)
+        self._steps = list(self._counts)
+
+    def step(self, rows: Sequence[int], gradients: Sequence[torch.Tensor], lr: float) -> None:
+        """Move the rows of these numbers along their gradients ``[P]``."""
+        if not rows:
+            return
+        adam(
+            [self._rows[k] for k in rows],
+            list(gradients),
+            [self._firsts[k] for k in rows],
+            [self._seconds[k] for k in rows],
+            [],
+            [self._steps[k] for k in rows],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=lr,
+            weight_decay=0.0,
+            eps=self._epsilon,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Copies of both moments ``[S, P]`` and of the steps taken ``[S]``."""
+        return {"first": self._first.clone(), "second": self._second.clone(), "steps": self._counts.clone()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Inverse of :meth:`state`."""
+        self._first.copy_(state["first"])
+        self._second.copy_(state["second"])
+        self._counts.copy_(state["steps"])
