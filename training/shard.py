@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from .numerical_guard import check_features, check_readings, check_reward
 from .problem import Problem
 from .rollout_batch import Flags, PolicyWeights, Rollout
 from .seeds import episode_seeds, row_seeds
-from .shielding import Shielding
 from .site_state import SiteState
+
+if TYPE_CHECKING:  # a run without a shield imports none
+    from .shielding import Shielding
 
 ShardState = dict[str, Any]
 
@@ -142,13 +144,12 @@ class Shard:
         commands = dict(self._neutral)
         readings, device, dtype = self._readings, self._twin.device, self._twin.dtype
         for name, recorder in recorders.items():
-            present = _array(readings.present[name])
             check_features(self._features[name], self._nameplate, name, self._plan.first_replica, self._where)
             legal = None
             if (masker := self._maskers.get(name)) is not None:
-                flags = masker.legal(_array(readings.measured[name]), _array(readings.statics[name]), present)
-                legal = self._layouts[name].legal(flags, present)
-            decided = recorder.act(t, self._features[name], present, legal)
+                measured, statics, present = _seen(readings, name)
+                legal = self._layouts[name].legal(masker.legal(measured, statics, present), present)
+            decided = recorder.act(t, self._features[name], _array(readings.present[name]), legal)
             commands[name] = torch.from_numpy(decided).to(device, dtype)
         return commands
 
@@ -212,10 +213,8 @@ class Shard:
         features: dict[str, Float32] = {}
         remembered: dict[str, Mapping[str, Any]] = {}
         for name, encoder in self._encoders.items():
-            present = _array(readings.present[name])
-            encoded, remembered[name] = encoder.encode(
-                _array(readings.measured[name]), _array(readings.statics[name]), present, memory[name], self._twin.dt_s
-            )
+            measured, statics, present = _seen(readings, name)
+            encoded, remembered[name] = encoder.encode(measured, statics, present, memory[name], self._twin.dt_s)
             features[name] = encoded = np.asarray(encoded, np.float32)
             # An absent asset's features are zero by contract; a NaN in them must not reach the network either way.
             if not present.all():
@@ -294,6 +293,17 @@ _READINGS = ("measured", "hidden", "statics", "present")
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
     array: NDArray[Any] = tensor.numpy(force=True)
     return array
+
+
+def _seen(readings: Readings, name: str) -> tuple[NDArray[Any], NDArray[Any], Flags]:
+    """Measured signals, statics and presence of a group, as encoders see them: what an absent asset says, which may be
+    NaN, is zero, lest it reach a neighbour's features."""
+    measured, statics, present = (
+        _array(tensors[name]) for tensors in (readings.measured, readings.statics, readings.present)
+    )
+    if not present.all():
+        measured = np.where(present[..., None], measured, np.zeros((), measured.dtype))
+    return measured, statics, present
 
 
 def _mean_cost(cost: torch.Tensor, readings: Readings) -> float:

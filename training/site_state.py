@@ -41,10 +41,9 @@ class SiteState:
 
 
 def _scale(group: Group) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Middle and half width of the signals' ranges; a range of one value is left in its unit."""
+    """Middle and half width of the signals' ranges."""
     lower, upper = (
         np.concatenate([getattr(group, side)("measured"), getattr(group, side)("hidden")])
         for side in ("lower", "upper")
     )
-    half = (upper - lower) / 2.0
-    return ((upper + lower) / 2.0).astype(np.float32), np.where(half > 0, half, 1.0).astype(np.float32)
+    return ((upper + lower) / 2.0).astype(np.float32), ((upper - lower) / 2.0).astype(np.float32)

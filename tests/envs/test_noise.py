@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from twinloop.envs import noise
@@ -138,6 +140,41 @@ def test_drawing_more_leaves_the_first_uniforms_as_they_were() -> None:
 def test_float32_is_float64_rounded() -> None:
     wide, narrow = (noise.normal(*keys(300), 0, 50, dtype) for dtype in (torch.float64, torch.float32))
     assert torch.equal(narrow, wide.float())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_rows=st.integers(1, 5),
+    n=st.integers(1, 9),
+    most_steps=st.integers(1, 7),
+    resets=st.lists(st.sets(st.integers(0, 4)), max_size=20),
+)
+def test_draws_ahead_are_bitwise_those_of_single_steps_over_any_resets(
+    n_rows: int, n: int, most_steps: int, resets: list[set[int]]
+) -> None:
+    ahead = noise.NormalsAhead(3, n, torch.float32, most_steps)
+    seeds, steps = torch.arange(n_rows), torch.zeros(n_rows, dtype=torch.int64)
+    for number, asked in enumerate(resets):
+        rows = torch.tensor(sorted(row for row in asked if row < n_rows), dtype=torch.int64)
+        if len(rows):
+            seeds[rows], steps[rows] = seeds[rows] + 100, 0
+            ahead.forget(rows)
+        if number % 7 == 6:  # a restore
+            steps = steps + 5
+            ahead.forget()
+        assert torch.equal(ahead.draw(seeds, steps), noise.normal(seeds, steps, 3, n, torch.float32))
+        steps = steps + 1
+
+
+def test_a_draw_that_was_handed_out_stays_as_it_is() -> None:
+    ahead = noise.NormalsAhead(0, 4, torch.float64, 3)
+    seeds, steps = keys(3)
+    first = ahead.draw(seeds, steps)
+    kept = first.clone()
+    ahead.forget(torch.tensor([1]))
+    for step in range(1, 8):
+        ahead.draw(seeds, steps + step)
+    assert torch.equal(first, kept)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="compares the GPU with the CPU; this machine has no GPU")
