@@ -146,10 +146,9 @@ class LeverEncoder:
         return measured, memory
 
     def legal(self, measured: Any, statics: Any, present: Any) -> Any:
-        levels = np.array(LEVELS, measured.dtype)
-        first = np.abs(np.asarray(measured)[..., 1:2] - levels) > 1e-6
-        rest = np.ones((*first.shape[:-1], self._n_levels - len(LEVELS)), bool)
-        return np.concatenate([first, rest], -1)
+        xp: Any = torch if isinstance(measured, torch.Tensor) else np
+        first = [abs(measured[..., 1:2] - level) > 1e-6 for level in LEVELS]
+        return xp.concatenate([*first, *[xp.ones_like(first[0])] * (self._n_levels - len(LEVELS))], -1)
 
 
 class LeverSite:
