@@ -10,6 +10,7 @@ from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.forward import PolicyNetwork
 from ..agents.ppo_settings import PpoConfiguration
 from ..agents.sac_settings import SacConfiguration
+from ..agents.sb3_settings import Sb3Configuration
 from ..envs.encoder import Encoder
 from ..envs.nameplate import Nameplate
 from .configuration import TrainConfiguration
@@ -69,3 +70,13 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
     from .sb3_trainer import Sb3Trainer
 
     return Sb3Trainer(config, problem)
+
+
+def check_learning(config: TrainConfiguration, problem: Problem) -> None:
+    """Raise for what a learner refuses only once it sees the site, before anything is written."""
+    if isinstance(config.learner, Sb3Configuration):
+        if config.learner.federated is None:
+            from .sb3_trainer import check
+        else:
+            from .federated_trainer import check
+        check(config, problem)

@@ -20,7 +20,7 @@ from ..envs.nameplate import Nameplate
 from .best_so_far import BestSoFar
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration
-from .learning import Learning, make_learning
+from .learning import Learning, check_learning, make_learning
 from .logging_sinks import Sinks
 from .plant_evaluation import PlantEvaluation
 from .problem import Problem
@@ -101,6 +101,7 @@ def check(config: TrainConfiguration, problem: Problem) -> None:
         nameplate = problem.nameplate()
         plant.check(nameplate, scope_of(config, nameplate), config.evaluation.judge)
     _check_packages(config)
+    check_learning(config, problem)
 
 
 def resume(
@@ -148,7 +149,7 @@ def _configuration_beside(run: RunFolder, problem: Problem) -> TrainConfiguratio
 def _check_packages(config: TrainConfiguration) -> None:
     """Raise for an absent package that would otherwise be missed only after hours, when the policy is saved."""
     needed = [("onnx", "train"), ("psutil", "train")]
-    needed += [("ray", "ray")] if config.rollout.workers else []
+    needed += [("ray", "ray")] if config.rollout.workers or getattr(config.learner, "federated", None) else []
     needed += [("tensorboard", "train")] if config.log.tensorboard else []
     needed += [("mlflow", "mlflow")] if config.log.mlflow is not None else []
     needed += [("wandb", "wandb")] if config.log.wandb is not None else []

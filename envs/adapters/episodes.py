@@ -18,19 +18,24 @@ from ..twin import Readings, Twin
 Flags = NDArray[np.bool_]
 _STREAM = 8001
 _POSITIVE = 0x7FFFFFFFFFFFFFFF
+_READINGS = ("measured", "hidden", "statics", "present")
+_ROWS = ("seeds", "episode", "age")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One step of all rows.
 
-    ``rewards[g]`` ``[B, N]``, zero for empty slots; ``costs[g][name]`` ``[B, N]``, likewise; ``terminated`` ``[B]`` the
+    ``rewards[g]`` ``[B, N]``, zero for slots that were empty before the step (what ends an asset's part counts);
+    ``costs[g][name]`` ``[B, N]``, zero for slots that are empty after it; ``acted[g]`` ``[B, N]``, which slots held an
+    asset before the step, whose agent-steps these are; ``terminated`` ``[B]`` the
     task is over; ``truncated`` ``[B]`` its horizon is reached and it is not over.
     """
 
     readings: Readings
     rewards: Mapping[str, NDArray[np.float64]]
     costs: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    acted: Mapping[str, Flags]
     terminated: Flags
     truncated: Flags
 
@@ -89,6 +94,7 @@ class Episodes:
     def step(self, commands: Mapping[str, NDArray[np.float64]]) -> Outcome:
         """Advance all rows by one step with ``commands[g]`` ``[B, N, A]`` in physical units."""
         before = self.readings
+        acted = {g: p.cpu().numpy().copy() for g, p in before.present.items()}  # a twin may use its tensors again
         given = {g: torch.as_tensor(c, dtype=self.twin.dtype, device=self.twin.device) for g, c in commands.items()}
         with torch.no_grad():
             after = self.twin.step(given)
@@ -103,11 +109,30 @@ class Episodes:
             costs[group][short] = _where_present(cost, present[group])
         return Outcome(
             readings=after,
-            rewards={g: _where_present(r, present[g]) for g, r in score.reward.items()},
+            rewards={g: _where_present(r, acted[g]) for g, r in score.reward.items()},
             costs=costs,
+            acted=acted,
             terminated=terminated,
             truncated=(self._age >= self.task.horizon) & ~terminated,
         )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as tensors."""
+        readings = self.readings
+        return {
+            "twin": {name: tensor.clone() for name, tensor in self.twin.snapshot().items()},
+            "readings": {k: {g: v.clone() for g, v in getattr(readings, k).items()} for k in _READINGS},
+            "time_s": readings.time_s.clone(),
+            **{name: torch.from_numpy(getattr(self, f"_{name}").copy()) for name in _ROWS},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`snapshot`."""
+        self.twin.restore({name: tensor.clone() for name, tensor in state["twin"].items()})
+        kinds = {k: {g: v.clone() for g, v in state["readings"][k].items()} for k in _READINGS}
+        self._readings = Readings(**kinds, time_s=state["time_s"].clone())
+        for name in _ROWS:
+            setattr(self, f"_{name}", state[name].numpy().copy())
 
     def _episode_seeds(self, rows: NDArray[np.int64]) -> torch.Tensor:
         seeds, episode = torch.from_numpy(self._seeds[rows]), torch.from_numpy(self._episode[rows])

@@ -113,7 +113,7 @@ def test_an_asset_that_leaves_is_terminated_alone() -> None:
     _, rewards, terminations, truncations, _ = env.step(sampled(env))
     assert terminations == {"tank/T1": False, "tank/T2": False, "tank/T3": True}
     assert not any(truncations.values())
-    assert rewards["tank/T3"] == 0.0
+    assert rewards["tank/T3"] < 0.0  # the step that ended its part was its own
     assert env.agents == ["tank/T1", "tank/T2"]
 
 

@@ -1,0 +1,118 @@
+"""What SB3 or an artifact can't do is said before a run, with the words that would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from tests.lever_site import lever_configuration, lever_problem
+
+from twinloop.envs.errors import ConfigurationError
+from twinloop.training.configuration import TrainConfiguration
+from twinloop.training.rollout_settings import RolloutConfiguration
+from twinloop.training.sb3_options import SERVES, algorithms, recipe
+from twinloop.training.sb3_trainer import Sb3Trainer, check
+
+
+def configuration(commands: Any = "two", **learner: Any) -> TrainConfiguration:
+    rollout = RolloutConfiguration(replicas=4, steps=32)  # whole minibatches of every algorithm's own size
+    if learner.get("algorithm") == "ARS":
+        rollout = RolloutConfiguration(replicas=4)
+    config: TrainConfiguration = lever_configuration({"kind": "sb3", **learner}, commands, rollout=rollout)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        (
+            {"algorithm": "PPP"},
+            r"no algorithm 'PPP' in stable_baselines3 or sb3_contrib; there are A2C, .*did you mean",
+        ),
+        ({"options": {"learning_rat": 1e-3}}, r"PPO takes no 'learning_rat' here; it takes batch_size, .*did you mean"),
+        ({"options": {"n_steps": 8}}, r"options\.n_steps: is decided elsewhere; set rollout\.steps"),
+        ({"options": {"learning_rate": "cos_1"}}, r"'cos_1' is neither a number nor a schedule such as lin_3e-4"),
+        ({"options": {"policy_kwargs": {"net_arc": [8]}}}, r"policy_kwargs: MlpPolicy takes no 'net_arc'"),
+        ({"options": {"policy_kwargs": {"activation_fn": "Softplus"}}}, r"'Softplus' is not one of Tanh, ReLU"),
+        ({"options": {"policy_kwargs": {"features_extractor_class": "x"}}}, r"takes no 'features_extractor_class'"),
+        ({"options": {"policy_kwargs": 3}}, r"must be a mapping"),
+        ({"policy": "CnnPolicy"}, r"PPO has no 'CnnPolicy' that an artifact can carry"),
+        ({"algorithm": "RecurrentPPO", "policy": "MlpPolicy"}, r"use MlpLstmPolicy"),
+        ({"algorithm": "TD3", "options": {"noise_type": "pink", "noise_std": 1}}, r"'pink'.*normal, ornstein"),
+        ({"algorithm": "TD3", "options": {"noise_std": 0.1}}, r"give both"),
+        ({"algorithm": "SAC", "options": {"use_sde": True}}, r"policy_kwargs: \{clip_mean: 0\.0\}"),
+        ({"options": {"use_sde": True, "ent_coef": 0, "gae_lambda": 0.9, "batch_size": 1}}, r"PPO of Stable-Baseli"),
+        ({"algorithm": "DQN"}, r"DQN gives one command with levels, and group 'lever' has continuous .*PPO, .*SAC"),
+    ],
+)
+def test_what_cannot_be_is_said_with_what_can(learner: dict[str, Any], words: str) -> None:
+    config = configuration(**learner)
+    with pytest.raises(ConfigurationError, match=words):
+        check(config, lever_problem(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("seed", "seed, beside learner"),
+        ("train_freq", "rollout.steps"),
+        ("policy", "learner.policy"),
+        ("n_envs", "rep"),
+    ],
+)
+def test_what_other_keys_decide_is_refused_with_their_name(name: str, where: str) -> None:
+    with pytest.raises(ValidationError, match=where):
+        configuration(options={name: 1})
+
+
+@pytest.mark.parametrize("commands", ["levels", "many", "two"])
+def test_every_algorithm_either_trains_or_names_those_that_can(commands: Any) -> None:
+    for name in algorithms():
+        config = configuration(commands, algorithm=name, options={})
+        refusal = ""
+        try:
+            Sb3Trainer(config, lever_problem(config))
+        except ConfigurationError as error:
+            refusal = str(error)
+        able = refusal.partition("these can: ")[2].split(", ")
+        assert not refusal or ("PPO" in able and name not in able), refusal
+
+
+def test_every_algorithm_that_is_installed_is_known() -> None:
+    assert algorithms().keys() == SERVES.keys()
+
+
+def test_commands_of_both_kinds_are_refused_with_a_remedy() -> None:
+    config = configuration("both", algorithm="PPO")
+    with pytest.raises(ConfigurationError, match=r"learner\.controlled\.lever: holds continuous.*kind ppo"):
+        check(config, lever_problem(config))
+    one = configuration("both", algorithm="PPO", controlled={"lever": ["gear"]})
+    check(one, lever_problem(one))
+
+
+def test_ars_counts_iterations_and_whole_episodes() -> None:
+    with pytest.raises(ValidationError, match="give iterations instead"):
+        lever_configuration({"kind": "sb3", "algorithm": "ARS"}, iterations=None, agent_steps=100)
+    config = lever_configuration({"kind": "sb3", "algorithm": "ARS"}, "two")  # with rollout.steps
+    with pytest.raises(ConfigurationError, match=r"rollout\.steps: ARS plays whole episodes"):
+        check(config, lever_problem(config))
+
+
+def test_words_become_what_sb3_takes() -> None:
+    options = {
+        "learning_rate": "lin_1e-3",
+        "policy_kwargs": {"activation_fn": "nn.ReLU", "optimizer_class": "AdamW"},
+        "noise_type": "normal",
+        "noise_std": 0.2,
+    }
+    config = configuration(algorithm="TD3", options=options)
+    problem = lever_problem(config)
+    made = recipe(config, config.learner, "lever", problem.layouts(problem.nameplate())["lever"])  # type: ignore[arg-type]  # kind sb3
+    arguments = made.arguments
+    assert [arguments["learning_rate"](p) for p in (1.0, 0.5, 0.0)] == [1e-3, 5e-4, 0.0]
+    assert arguments["policy_kwargs"] == {"activation_fn": torch.nn.ReLU, "optimizer_class": torch.optim.AdamW}
+    assert arguments["action_noise"]().shape == (2,)
+    assert arguments["train_freq"] == (32, "step")
+    assert arguments["gradient_steps"] == 32

@@ -1,0 +1,86 @@
+"""What exported networks are worth in the twin: the very arithmetic that an artifact ships, without exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..agents.forward import PolicyNetwork
+from ..envs.adapters.episodes import Episodes
+from ..envs.encoder import Encoder, MaskingEncoder
+from ..envs.twin import Readings
+from .episode_tally import EpisodeTally
+from .problem import Problem
+from .seeds import row_seeds
+
+EVALUATION_REPLICA = 1 << 40  # evaluation replicas count from here, far from those that learn
+
+
+def evaluate_networks(
+    problem: Problem, networks: Mapping[str, PolicyNetwork], run_seed: int, n_replicas: int, n_steps: int
+) -> float:
+    """Mean reward an agent-step of ``networks`` (by group; all else stays neutral) on replicas of their own."""
+    nameplate = problem.nameplate()
+    encoders = {name: encoder for name, encoder in problem.encoders(nameplate).items() if name in networks}
+    tally = EpisodeTally(n_replicas, {name: range(nameplate.group(name).n_assets) for name in networks})
+    neutral = {g.name: np.tile(g.neutral(), (n_replicas, g.n_assets, 1)) for g in nameplate.groups}
+    with torch.no_grad():
+        episodes = Episodes(problem.twin(n_replicas), problem.task())
+        seeds = row_seeds(run_seed, torch.arange(EVALUATION_REPLICA, EVALUATION_REPLICA + n_replicas))
+        episodes.begin(seeds=seeds.tolist())
+        actors = {name: _Actor(networks[name], encoder) for name, encoder in encoders.items()}
+        for actor in actors.values():
+            actor.restart(episodes.readings, np.ones(n_replicas, np.bool_))
+        for _ in range(n_steps):
+            commands = {
+                name: actors[name].act(episodes.readings, episodes.twin.dt_s) if name in actors else values
+                for name, values in neutral.items()
+            }
+            outcome = episodes.step(commands)
+            tally(outcome)
+            if outcome.done.any():
+                episodes.begin(np.flatnonzero(outcome.done))
+                for actor in actors.values():
+                    actor.restart(episodes.readings, outcome.done)
+    return tally.take()[0]["reward/mean"]
+
+
+class _Actor:
+    """A network with its encoder and what both remember."""
+
+    def __init__(self, network: PolicyNetwork, encoder: Encoder) -> None:
+        self._network, self._encoder = network, encoder
+        self._kept: dict[str, Any] = {}
+        self._memory: np.ndarray[Any, Any] | None = None
+
+    def restart(self, readings: Readings, rows: np.ndarray[Any, Any]) -> None:
+        """Forget what was seen in ``rows`` ``[B]``."""
+        measured, _, present = self._arrays(readings)
+        fresh = self._encoder.start(len(measured), measured.shape[1], measured)
+        for key, array in fresh.items():
+            chosen = rows.reshape(-1, *(1,) * (np.ndim(array) - 1))
+            self._kept[key] = np.where(chosen, array, self._kept.get(key, array))
+        if self._memory is None:
+            self._memory = np.zeros((*present.shape, self._network.n_memory), np.float32)
+        self._memory[rows] = 0.0
+
+    def act(self, readings: Readings, dt_s: float) -> np.ndarray[Any, Any]:
+        """Commands ``[B, N, A]``."""
+        measured, statics, present = self._arrays(readings)
+        features, kept = self._encoder.encode(measured, statics, present, self._kept, dt_s)
+        features = np.where(present[..., None], features, 0.0)
+        legal = None
+        if isinstance(self._encoder, MaskingEncoder) and self._network.layout.discrete:
+            legal = self._network.layout.legal(self._encoder.legal(measured, statics, present), present)
+        commands, memory = self._network.forward(features, self._memory, legal)
+        self._kept = dict(kept)
+        self._memory = np.where(present[..., None], memory, np.float32(0))
+        return np.where(present[..., None], commands, self._network.layout.neutral)
+
+    def _arrays(self, readings: Readings) -> tuple[Any, Any, Any]:
+        kinds, name = (readings.measured, readings.statics, readings.present), self._encoder.group
+        measured, statics, present = (tensors[name].detach().cpu().numpy() for tensors in kinds)
+        return measured, statics, present
