@@ -17,7 +17,7 @@ class StackedAdam:
     def __init__(self, parameters: torch.Tensor, epsilon: float) -> None:
         self._epsilon = epsilon
         self._first, self._second = torch.zeros_like(parameters), torch.zeros_like(parameters)
-        self._counts = torch.zeros(len(parameters))
+        self._counts = torch.zeros(len(parameters), device=parameters.device)
         # views made once; a step then only picks from lists
         self._rows = list(parameters.detach())
         self._firsts, self._seconds = list(self._first), list(self._second)

@@ -30,7 +30,7 @@ class View:
         """``[(S,) n, V]`` of sample rows, see :func:`take`."""
         seen = self.table[take(self.row, rows)]
         if self.slot is not None:
-            columns = torch.arange(self.offset, self.offset + self.width)
+            columns = torch.arange(self.offset, self.offset + self.width, device=seen.device)
             seen.scatter_(-1, take(self.slot, rows)[..., None] * self.width + columns, 0.0)
         return seen
 
@@ -89,7 +89,7 @@ class Samples:
             return units
         stretch = units // self.rows_per_step
         first = units + stretch * (self.sequence_steps - 1) * self.rows_per_step
-        steps = torch.arange(self.sequence_steps)[:, None] * self.rows_per_step
+        steps = torch.arange(self.sequence_steps, device=units.device)[:, None] * self.rows_per_step
         return (first.unsqueeze(-2) + steps).flatten(-2)
 
 
@@ -126,7 +126,7 @@ def take(tensor: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
         return tensor[0, rows] if len(tensor) == 1 else tensor[:, rows]
     if rows.dim() == 1:
         return tensor[0].index_select(0, rows) if len(tensor) == 1 else tensor.index_select(1, rows)
-    return tensor[torch.arange(len(tensor))[:, None], rows]
+    return tensor[torch.arange(len(tensor), device=tensor.device)[:, None], rows]
 
 
 def gather(samples: Samples, units: torch.Tensor, valid: torch.Tensor | None) -> Batch:
@@ -164,7 +164,7 @@ def gather(samples: Samples, units: torch.Tensor, valid: torch.Tensor | None) ->
 def everything(samples: Samples) -> tuple[Batch, torch.Tensor]:
     """All rows as one batch, and the row number of each of its rows."""
     n_units = samples.features.shape[1] if samples.memory is None else samples.memory.shape[1]
-    units = torch.arange(n_units)
+    units = torch.arange(n_units, device=samples.features.device)
     return gather(replace(samples, present=None), units, None), samples.rows_of(units)
 
 
@@ -175,13 +175,13 @@ def minibatches(samples: Samples, count: int, generator: torch.Generator) -> Ite
     on the others.
     """
     n_units = samples.features.shape[1] if samples.memory is None else samples.memory.shape[1]
-    order = torch.randperm(n_units, generator=generator)
+    order = torch.randperm(n_units, generator=generator).to(samples.features.device)
     if samples.present is None:
         yield from (gather(samples, part, None) for part in _parts(order, count))
         return
     usable = samples.present
     if samples.memory is not None:
-        usable = usable[:, samples.rows_of(torch.arange(n_units))].view(len(usable), -1, n_units).any(1)
+        usable = usable[:, samples.rows_of(torch.arange(n_units, device=order.device))].view(len(usable), -1, n_units).any(1)
     if len(usable) == 1:
         yield from (gather(samples, part, None) for part in _parts(order[usable[0][order]], count))
         return
@@ -193,7 +193,7 @@ def minibatches(samples: Samples, count: int, generator: torch.Generator) -> Ite
         width = int((end - first).max())
         if width == 0:
             continue
-        at = first + torch.arange(width)
+        at = first + torch.arange(width, device=order.device)
         valid = at < end
         at = torch.minimum(at, (totals - 1).clamp(min=0))
         yield gather(samples, own.gather(1, at), None if bool(valid.all()) else valid)

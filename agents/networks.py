@@ -246,7 +246,7 @@ class ActorCritic:
         """A copy of the acting half, as numpy arrays."""
 
         def copy(tensor: torch.Tensor, *shape: int) -> Float32:
-            return np.array(tensor.numpy(), np.float32).reshape(self.n_stacks, *shape)
+            return np.array(tensor.numpy(force=True), np.float32).reshape(self.n_stacks, *shape)
 
         gru = None
         if self.gru is not None:

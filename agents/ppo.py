@@ -165,8 +165,8 @@ class GroupLearner:
         lr = learning_rate(s, progress)
         if s.advantage_normalisation == "batch":
             samples = replace(samples, advantages=_standardised(samples))
-        account = _Account(network.n_stacks)
-        running = torch.ones(network.n_stacks, dtype=torch.bool)
+        account = _Account(network.n_stacks, network.parameters.device)
+        running = torch.ones(network.n_stacks, dtype=torch.bool, device=network.parameters.device)
         has_stopped = False
         for epoch in range(s.epochs):
             account.begin(running)
@@ -225,10 +225,10 @@ class GroupLearner:
 class _Account:
     """Sums of the losses of each stack's last epoch."""
 
-    def __init__(self, n_stacks: int) -> None:
-        self._sums = torch.zeros(5, n_stacks)
-        self._counts = torch.zeros(n_stacks)
-        self._epochs = torch.zeros(n_stacks)
+    def __init__(self, n_stacks: int, device: torch.device) -> None:
+        self._sums = torch.zeros(5, n_stacks, device=device)
+        self._counts = torch.zeros(n_stacks, device=device)
+        self._epochs = torch.zeros(n_stacks, device=device)
 
     def begin(self, running: torch.Tensor) -> None:
         """A new epoch of the stacks that have not stopped."""
