@@ -9,34 +9,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 _LOWEST = torch.finfo(torch.float32).min
 
 
-def log_prob_of_noise(noise: NDArray[Any], log_std: NDArray[Any]) -> NDArray[Any]:
-    """Log density ``[...]`` of ``mean + exp(log_std) * noise``, from standard normal ``noise`` ``[..., K]``."""
-    shift = np.float32(float(log_std.sum(dtype=np.float64)) + HALF_LOG_TWO_PI * log_std.size)
-    density: NDArray[Any] = -0.5 * np.einsum("...k,...k->...", noise, noise) - shift
-    return density
+@lru_cache(maxsize=1024)
+def constant(value: float) -> torch.Tensor:
+    """A float32 scalar: in small products a Python number costs more to convert than to multiply with."""
+    return torch.tensor(value)
 
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """One evaluation. ``log_prob``: ``[..., rows]``; ``entropy``: the same, or what broadcasts to it; the rest is what
-    :meth:`ActionDistribution.backward` needs of it."""
+    """One evaluation. ``log_prob``: ``[..., rows]``; the rest is what :meth:`ActionDistribution.backward` needs of it:
+    standardised Gaussian actions, and log-probabilities and entropy of each discrete command."""
 
     log_prob: torch.Tensor
-    entropy: torch.Tensor
-    z: torch.Tensor | None
-    inverse_std: torch.Tensor | None
-    log_p: tuple[torch.Tensor, ...]
-    entropies: tuple[torch.Tensor, ...]
+    log_std: torch.Tensor
+    z: torch.Tensor | None = None
+    inverse_std: torch.Tensor | None = None
+    log_p: tuple[torch.Tensor, ...] = ()
+    entropies: tuple[torch.Tensor, ...] = ()
+
+    def entropy(self) -> torch.Tensor:
+        """``[..., rows]``, or what broadcasts to it."""
+        total = self.log_std.sum(-1) + (0.5 + HALF_LOG_TWO_PI) * self.log_std.shape[-1]
+        for entropy in self.entropies:
+            total = total + entropy
+        return total
 
 
 class ActionDistribution:
@@ -61,16 +65,9 @@ class ActionDistribution:
         """
         n = self.n_continuous
         if not self.level_counts:
-            inverse_std = torch.exp(-log_std)
-            z = (actions - head).mul_(inverse_std)
-            total = log_std.sum(-1)
-            log_prob = (z * z).sum(-1).mul_(-0.5).sub_(total + HALF_LOG_TWO_PI * n)
-            return Density(log_prob, total + (0.5 + HALF_LOG_TWO_PI) * n, z, inverse_std, (), ())
-        gaussian: Density | None = None
-        log_prob, entropy = head.new_zeros(head.shape[:-1]), head.new_zeros(head.shape[:-1])
-        if n:
-            gaussian = ActionDistribution(n).evaluate(head[..., :n], log_std, actions[..., :n])
-            log_prob, entropy = log_prob + gaussian.log_prob, entropy + gaussian.entropy
+            return _gaussian(head, log_std, actions)
+        gaussian = _gaussian(head[..., :n], log_std, actions[..., :n]) if n else None
+        log_prob = head.new_zeros(head.shape[:-1]) if gaussian is None else gaussian.log_prob
         log_p, entropies = [], []
         start = n
         for k, count in enumerate(self.level_counts):
@@ -82,11 +79,10 @@ class ActionDistribution:
             log_prob = log_prob + log_p[-1].gather(-1, chosen).squeeze(-1)
             # 0 * log 0 is 0
             entropies.append(-(log_p[-1].exp() * log_p[-1].clamp_min(_LOWEST)).sum(-1))
-            entropy = entropy + entropies[-1]
             start += count
         return Density(
             log_prob,
-            entropy,
+            log_std,
             None if gaussian is None else gaussian.z,
             None if gaussian is None else gaussian.inverse_std,
             tuple(log_p),
@@ -111,7 +107,9 @@ class ActionDistribution:
             d_mean = d_log_prob.unsqueeze(-1) * density.z
             # d log_prob / d log_std = z^2 - 1, d entropy / d log_std = 1
             d_log_std = (d_mean * density.z).sum(-2, keepdim=True)
-            d_log_std -= d_log_prob.sum(-1, keepdim=True).unsqueeze(-1) - entropy_total
+            d_log_std -= d_log_prob.sum(-1, keepdim=True).unsqueeze(-1)
+            if entropy_total:
+                d_log_std += entropy_total
             d_mean.mul_(density.inverse_std)
             if not self.level_counts:
                 return d_mean, d_log_std
@@ -128,3 +126,10 @@ class ActionDistribution:
                 d_logits -= slope * d_entropy.unsqueeze(-1)
             parts.append(d_logits)
         return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)), d_log_std
+
+
+def _gaussian(mean: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor) -> Density:
+    inverse_std = torch.exp(-log_std)
+    z = (actions - mean).mul_(inverse_std)
+    peak = torch.sub(constant(-HALF_LOG_TWO_PI * log_std.shape[-1]), log_std.sum(-1))
+    return Density(torch.sub(peak, (z * z).sum(-1), alpha=0.5), log_std, z, inverse_std)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from .distributions import constant
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -115,9 +117,9 @@ class Batch:
     n_rows: torch.Tensor | None
 
     @property
-    def mean_weight(self) -> torch.Tensor | float:
-        """What each row counts."""
-        return 1.0 / self.features.shape[-2] if self.weight is None else self.weight
+    def mean_weight(self) -> torch.Tensor:
+        """What each row counts: ``[(S,) n]``, or a scalar where all count the same."""
+        return constant(1.0 / self.features.shape[-2]) if self.weight is None else self.weight
 
 
 def take(tensor: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:

@@ -18,6 +18,7 @@ from .action_layout import Float32
 from .actor import ActorWeights
 from .adam import StackedAdam
 from .analytic_settings import AnalyticConfiguration
+from .distributions import constant
 from .minibatches import Batch, Samples, View, minibatches
 from .networks import ActorCritic, Workspace
 from .ppo_settings import PpoConfiguration
@@ -75,7 +76,7 @@ def loss_and_gradients(
     clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip).mul_(advantages)
     weight = batch.mean_weight
     # d/d log_prob of -min(unclipped, clipped); where the clipped term is smaller it is constant
-    d_log_prob = torch.where(unclipped <= clipped, unclipped, 0.0).mul_(-weight)
+    d_log_prob = torch.where(unclipped <= clipped, unclipped, constant(0.0)).mul_(-weight)
     c = settings.entropy_coefficient
     d_entropy = torch.full_like(ratio, -c).mul_(weight) if c and density.log_p else None
     d_head, d_log_std = network.distribution.backward(density, batch.actions, d_log_prob, d_entropy, -c)
@@ -88,7 +89,7 @@ def loss_and_gradients(
     # The actor is done with before the critic begins: one network's arrays stay in the processor's cache, two do not.
     outputs = network.critic.forward(seen if batch.view is None else torch.cat([seen, batch.view], -1), workspace)
     error = outputs[-1].squeeze(-1) - batch.returns
-    d_value = (error * (2.0 * settings.value_coefficient)).mul_(weight).unsqueeze(-1)
+    d_value = (error * (weight * constant(2.0 * settings.value_coefficient))).unsqueeze(-1)
     d_critic = network.critic.backward(outputs, d_value, workspace, wants_input=recurrent)
     if unrolled is not None and d_actor is not None and d_critic is not None:
         network.remember_backward(unrolled, d_actor, d_critic)
@@ -102,7 +103,7 @@ def loss_and_gradients(
     return Losses(
         policy=-mean(torch.minimum(unclipped, clipped)) if full else zero,
         value=mean(error.square()) if full else zero,
-        entropy=mean(density.entropy) if full else zero,
+        entropy=mean(density.entropy()) if full else zero,
         approximate_kl=mean((ratio - 1.0) - log_ratio),
         clip_fraction=mean(((ratio - 1.0).abs() > settings.clip).float()) if full else zero,
     )

@@ -46,7 +46,7 @@ def test_values_and_gradients_equal_those_of_stable_baselines3(name: str) -> Non
     log_prob, entropy = peer.log_prob(taken), peer.entropy()
     density = ours.evaluate(head, log_std, actions)
     torch.testing.assert_close(density.log_prob, log_prob.detach(), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(density.entropy.expand(ROWS), entropy.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(density.entropy().expand(ROWS), entropy.detach(), rtol=1e-6, atol=1e-6)
 
     generator = torch.Generator().manual_seed(4)
     d_log_prob, d_entropy = (torch.randn(ROWS, generator=generator) for _ in range(2))
@@ -73,7 +73,7 @@ def test_a_hybrid_is_the_sum_of_its_parts(stack: tuple[int, ...]) -> None:
         level = categorical(part)
         expected, entropy = expected + level.log_prob(actions[..., 2 + k]), entropy + level.entropy()
     torch.testing.assert_close(density.log_prob, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(density.entropy, entropy, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(density.entropy(), entropy, rtol=1e-5, atol=1e-5)
 
 
 def test_masks_equal_those_of_sb3_contrib() -> None:
@@ -91,7 +91,7 @@ def test_masks_equal_those_of_sb3_contrib() -> None:
     density = ours.evaluate(head, log_std, actions, legal)
     log_prob, entropy = peer.log_prob(actions), peer.entropy()
     torch.testing.assert_close(density.log_prob, log_prob.detach(), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(density.entropy, entropy.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(density.entropy(), entropy.detach(), rtol=1e-6, atol=1e-6)
     (expected,) = torch.autograd.grad((log_prob + 0.5 * entropy).sum(), [leaf])
     d_head, _ = ours.backward(density, actions, torch.ones(ROWS), torch.full((ROWS,), 0.5), 0.0)
     torch.testing.assert_close(d_head, expected, rtol=1e-5, atol=1e-6)
@@ -107,7 +107,7 @@ def test_an_illegal_level_has_no_chance_no_entropy_and_no_gradient() -> None:
     level = categorical(leaf)
     log_prob, entropy = level.log_prob(actions[:, 0]), level.entropy()
     torch.testing.assert_close(density.log_prob, log_prob.detach())
-    torch.testing.assert_close(density.entropy, entropy.detach())
+    torch.testing.assert_close(density.entropy(), entropy.detach())
     (expected,) = torch.autograd.grad((log_prob + 0.5 * entropy).sum(), [leaf])
     d_head, _ = ours.backward(density, actions, torch.ones(ROWS), torch.full((ROWS,), 0.5), 0.0)
     torch.testing.assert_close(d_head[:, [0, 2, 3]], expected, rtol=1e-5, atol=1e-6)
@@ -120,6 +120,6 @@ def test_a_single_legal_level_is_certain() -> None:
     legal = torch.tensor([[False, True, False]])
     density = ours.evaluate(torch.randn(1, 3), torch.zeros(0), torch.ones(1, 1), legal)
     assert density.log_prob.item() == 0.0
-    assert density.entropy.item() == 0.0
+    assert density.entropy().item() == 0.0
     d_head, _ = ours.backward(density, torch.ones(1, 1), torch.ones(1), torch.ones(1), 1.0)
     assert not d_head.any()
