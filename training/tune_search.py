@@ -260,7 +260,7 @@ def _session(settings: SearchConfiguration) -> Iterator[Any]:
         import ray
         from ray import tune
     except ImportError as error:
-        raise MissingExtraError("ray[tune]", "ray", "twinloop tune") from error
+        raise MissingExtraError("ray, pyarrow", "ray", "twinloop tune") from error
     owns = not ray.is_initialized()
     if owns:
         ours: dict[str, Any] = {"num_cpus": settings.concurrent, "include_dashboard": False}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from twinloop.__main__ import main
+from twinloop.agents.ppo_settings import PpoConfiguration
 from twinloop.envs.errors import ConfigurationError, RunError
 from twinloop.training.configuration import TrainConfiguration
 from twinloop.training.run_folder import TIMING_FIGURES, RunFolder
@@ -124,10 +125,9 @@ def test_the_command_searches_and_prints_every_trial(
     assert "0000" in printed
     assert "0001" in printed
     assert f"train it with: twinloop train {out / 'best.yaml'}" in printed
-    assert (
-        RunFolder(out / "trials" / "0001").configuration().learner.lr
-        == Space.load(tmp_path / "space.yaml").sample(0, 1)["learner.lr"]
-    )
+    learner = RunFolder(out / "trials" / "0001").configuration().learner
+    assert isinstance(learner, PpoConfiguration)
+    assert learner.lr == Space.load(tmp_path / "space.yaml").sample(0, 1)["learner.lr"]
     assert main([*words, "--out", str(out)]) == 2
     assert "is not empty; resume it with --resume" in capsys.readouterr().err
 
