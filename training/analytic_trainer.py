@@ -23,6 +23,7 @@ from ..envs import noise
 from ..envs.errors import ConfigurationError, NumericalError
 from ..envs.twin import Readings
 from .configuration import TrainConfiguration
+from .differentiable_commands import check_continuous, differentiable_commands
 from .normaliser import RunningMoments
 from .problem import Problem
 from .rollout import Shard, ShardPlan
@@ -37,10 +38,12 @@ _OUTLIER = 5.0
 class AnalyticTrainer:
     """Drop-in for :class:`~twinloop.training.trainer.Trainer`, without a collector.
 
-    Raises :class:`~twinloop.envs.errors.ConfigurationError` for a twin that gives no gradient.
+    Raises :class:`~twinloop.envs.errors.ConfigurationError` for a twin that gives no gradient and for discrete
+    commands.
     """
 
     def __init__(self, config: TrainConfiguration, problem: Problem, settings: AnalyticConfiguration) -> None:
+        check_continuous(problem, settings.kind)
         self.config, self.problem, self._settings = config, problem, settings
         self.nameplate = problem.nameplate()
         self.encoders = problem.encoders(self.nameplate)
@@ -135,18 +138,7 @@ class AnalyticTrainer:
         return outputs
 
     def _commands(self, actions: Mapping[str, torch.Tensor], readings: Readings) -> dict[str, torch.Tensor]:
-        """Commands ``[B, N, A]`` of all groups, differentiable in the actions; neutral where nothing is controlled."""
-        commands = {}
-        for group in self.nameplate.groups:
-            like = readings.measured[group.name]
-            full = torch.as_tensor(group.neutral(), dtype=like.dtype, device=like.device)
-            full = full.expand(*like.shape[:2], -1).clone()
-            if group.name in actions:
-                scale = self.layouts[group.name]
-                middle, half = (torch.from_numpy(a).to(like) for a in (scale.middle, scale.half))
-                full[..., list(scale.columns)] = actions[group.name].to(like).clamp(-1.0, 1.0) * half + middle
-            commands[group.name] = full
-        return commands
+        return differentiable_commands(self.nameplate, self.layouts, actions, readings)
 
     def _noise(
         self, rows: torch.Tensor, turn: torch.Tensor, number: int, shape: torch.Size, progress: float

@@ -50,6 +50,10 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
     """The learner that a configuration names; ``stack`` closes what it holds open."""
     settings = config.learner
     if isinstance(settings, AnalyticConfiguration):
+        if settings.short_horizon is not None:
+            from .short_horizon_trainer import ShortHorizonTrainer
+
+            return ShortHorizonTrainer(config, problem, settings, settings.short_horizon)
         from .analytic_trainer import AnalyticTrainer
 
         return AnalyticTrainer(config, problem, settings)
@@ -74,6 +78,10 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
 
 def check_learning(config: TrainConfiguration, problem: Problem) -> None:
     """Raise for what a learner refuses only once it sees the site, before anything is written."""
+    if isinstance(config.learner, SacConfiguration | AnalyticConfiguration):
+        from .differentiable_commands import check_continuous
+
+        check_continuous(problem, config.learner.kind)
     if isinstance(config.learner, Sb3Configuration):
         if config.learner.federated is None:
             from .sb3_trainer import check

@@ -18,6 +18,7 @@ from ..agents.sac_settings import SacConfiguration
 from ..agents.squashed_actor import SquashedActor
 from ..envs.errors import ConfigurationError, NumericalError
 from .configuration import TrainConfiguration
+from .differentiable_commands import check_continuous
 from .normaliser import RunningMoments
 from .problem import Problem
 from .rollout import GroupRollout, Rollout, Shard, ShardPlan, concatenate
@@ -44,7 +45,7 @@ class OffPolicyTrainer:
         self.layouts = problem.layouts(self.nameplate)
         self.iteration = 0
         self.agent_steps = 0
-        check(problem)
+        check_continuous(problem, config.learner.kind)
         self._sizes = {
             name: (self.nameplate.group(name).n_assets, encoder.n_features, self.layouts[name].n_actions)
             for name, encoder in self.encoders.items()
@@ -229,15 +230,3 @@ def _what_followed(batch: Rollout, group: GroupRollout) -> Float32:
     if len(group.final_features):
         following[batch.final_index[:, 0], batch.final_index[:, 1]] = group.final_features
     return following
-
-
-def check(problem: Problem) -> None:
-    """Raise ConfigurationError where a group that learns has discrete commands."""
-    nameplate = problem.nameplate()
-    for name, layout in problem.layouts(nameplate).items():
-        if layout.discrete:
-            commands = ", ".join(nameplate.group(name).commanded[c].name for c in layout.discrete)
-            raise ConfigurationError(
-                f"learner.kind masac drives continuous commands alone, and {name} has discrete ones: {commands}; "
-                "take kind ppo, mappo or happo, or leave them out of learner.controlled"
-            )
