@@ -31,7 +31,8 @@ CRITIC_HEAD_GAIN = 1.0
 class Workspace:
     """Arrays that are used again by every minibatch: fresh memory of this size costs more than the arithmetic."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
         self._held: dict[tuple[int, int], torch.Tensor] = {}
 
     def take(self, slot: int, shape: Sequence[int]) -> torch.Tensor:
@@ -39,7 +40,7 @@ class Workspace:
         key = (slot, shape[-1])
         held = self._held.get(key)
         if held is None or held.shape != shape:
-            held = self._held[key] = torch.empty(*shape)
+            held = self._held[key] = torch.empty(*shape, device=self._device)
         return held
 
 

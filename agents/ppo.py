@@ -116,7 +116,7 @@ class GroupLearner:
         self.network = network
         self.settings = settings
         self._adam = StackedAdam(network.parameters, settings.adam_epsilon)
-        self._workspace = Workspace()
+        self._workspace = Workspace(network.parameters.device)
 
     def actor(self, feature_mean: Float32, feature_std: Float32) -> ActorWeights:
         """A copy of the acting half, behind a normaliser."""
