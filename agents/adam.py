@@ -18,22 +18,49 @@ class StackedAdam:
         self._epsilon = epsilon
         self._first, self._second = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self._counts = torch.zeros(len(parameters), device=parameters.device)
+        self._in_step = True  # all rows have taken the same number of steps
+        self._all = [[x.view(-1)] for x in (parameters.detach(), self._first, self._second)]
         # views made once; a step then only picks from lists
         self._rows = list(parameters.detach())
         self._firsts, self._seconds = list(self._first), list(self._second)
         self._steps = list(self._counts)
 
-    def step(self, rows: Sequence[int], gradients: Sequence[torch.Tensor], lr: float) -> None:
-        """Move the rows of these numbers along their gradients ``[P]``."""
-        if not rows:
+    def step(self, rows: Sequence[int] | None, gradients: torch.Tensor, lr: float) -> None:
+        """Move the rows of these numbers, None for all, along their gradients ``[len(rows), P]``."""
+        if rows is None and self._in_step:
+            # as one long row: the same arithmetic in one call
+            self._move(*self._all, [gradients.view(-1)], self._steps[:1], lr)
+            self._counts[1:] = self._counts[0]
             return
-        adam(
+        rows = range(len(self._rows)) if rows is None else rows
+        if len(rows) == 0:
+            return
+        self._move(
             [self._rows[k] for k in rows],
-            list(gradients),
             [self._firsts[k] for k in rows],
             [self._seconds[k] for k in rows],
-            [],
+            list(gradients),
             [self._steps[k] for k in rows],
+            lr,
+        )
+        self._in_step = self._are_in_step()
+
+    def _move(
+        self,
+        parameters: list[torch.Tensor],
+        first: list[torch.Tensor],
+        second: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        steps: list[torch.Tensor],
+        lr: float,
+    ) -> None:
+        adam(
+            parameters,
+            gradients,
+            first,
+            second,
+            [],
+            steps,
             fused=True,
             amsgrad=False,
             beta1=0.9,
@@ -44,6 +71,9 @@ class StackedAdam:
             maximize=False,
         )
 
+    def _are_in_step(self) -> bool:
+        return bool((self._counts == self._counts[0]).all())
+
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of both moments ``[S, P]`` and of the steps taken ``[S]``."""
         return {"first": self._first.clone(), "second": self._second.clone(), "steps": self._counts.clone()}
@@ -53,3 +83,4 @@ class StackedAdam:
         self._first.copy_(state["first"])
         self._second.copy_(state["second"])
         self._counts.copy_(state["steps"])
+        self._in_step = self._are_in_step()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,9 @@ from .recurrent import GruLayer, Unrolled
 HIDDEN_GAIN = math.sqrt(2.0)
 ACTOR_HEAD_GAIN = 0.01
 CRITIC_HEAD_GAIN = 1.0
+_NARROW = 8
+"""Heads up to this width are computed transposed: the library is two to three times faster at few rows than at few
+columns."""
 
 
 class Workspace:
@@ -57,6 +60,11 @@ class Mlp:
         self.weight_gradients, self.bias_gradients = _views(self.sizes, gradients)
         # transposed once: making a view costs as much as a small product's start
         self._transposed = [w.transpose(-2, -1) for w in self.weights]
+        self._is_narrow = self.sizes[-1] <= _NARROW and (self.n_stacks > 1 or self.sizes[-1] > 1)
+
+    @property
+    def _product(self) -> Callable[..., torch.Tensor]:
+        return torch.mm if self.n_stacks == 1 else torch.bmm
 
     @staticmethod
     def n_parameters(sizes: Sequence[int]) -> int:
@@ -78,6 +86,10 @@ class Mlp:
         affine = torch.addmm if self.n_stacks == 1 else torch.baddbmm
         outputs, last = [x], len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if i == last and self._is_narrow:
+                turned = self._product(self._transposed[i].contiguous(), outputs[-1].transpose(-2, -1))
+                outputs.append(turned.transpose(-2, -1) + bias)
+                break
             out = None if workspace is None else workspace.take(i, (*x.shape[:-1], self.sizes[i + 1]))
             y = affine(bias, outputs[-1], weight, out=out)
             outputs.append(y if i == last else y.tanh_())
@@ -93,10 +105,13 @@ class Mlp:
     ) -> torch.Tensor | None:
         """Overwrite the gradients, from :meth:`forward`'s outputs and the loss's derivative by the head
         ``[(S,) rows, M]``; return the derivative by the input if it is wanted."""
-        product = torch.mm if self.n_stacks == 1 else torch.bmm
+        product, last = self._product, len(self.weights) - 1
         d = d_head
-        for i in reversed(range(len(self.weights))):
-            product(outputs[i].transpose(-2, -1), d, out=self.weight_gradients[i])
+        for i in range(last, -1, -1):
+            if i == last and self._is_narrow:
+                self.weight_gradients[i].copy_(product(d.transpose(-2, -1), outputs[i]).transpose(-2, -1))
+            else:
+                product(outputs[i].transpose(-2, -1), d, out=self.weight_gradients[i])
             torch.sum(d, -2, keepdim=self.n_stacks > 1, out=self.bias_gradients[i])
             if i > 0 or wants_input:
                 out = None if workspace is None else workspace.take(-1 - i, outputs[i].shape)
