@@ -73,7 +73,7 @@ class TrainConfiguration(Strict):
     agent_steps: PositiveInt | None = Field(None, description="instead of iterations; rounded up to whole ones")
     seed: NonNegativeInt = 0
     dtype: Literal["float32", "float64"] = Field("float32", description="the twin's; learners use float32")
-    device: str = Field("cpu", description="the twin's, cpu or cuda; learners run on the CPU")
+    device: str = Field("cpu", description="the twin's, cpu or cuda; ppo with own critics learns there too, others on the CPU")
     scope: Literal["auto", "site", "interface"] = Field(
         "auto",
         description="what the artifact may serve: this very site, or any with the same signals; auto: the "

@@ -58,6 +58,11 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
 
         return AnalyticTrainer(config, problem, settings)
     if isinstance(settings, PpoConfiguration):
+        if config.device != "cpu":
+            from .device_trainer import DeviceTrainer, device_obstacle
+
+            if device_obstacle(config) is None:
+                return DeviceTrainer(config, problem)
         from .trainer import Trainer
         from .workers import make_collector
 

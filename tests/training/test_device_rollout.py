@@ -17,7 +17,7 @@ from twinloop.agents.torch_actor import TorchActor
 from twinloop.envs.errors import ConfigurationError, NumericalError
 from twinloop.envs.twin import Readings
 from twinloop.envs.wind_farm.config import WindFarmConfig
-from twinloop.training.benchmarks.reference_task import (
+from twinloop.training.benchmarks.drift_site import (
     GROUP,
     DriftConfig,
     DriftSite,
