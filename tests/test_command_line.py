@@ -18,6 +18,9 @@ from twinloop.__main__ import COMMANDS, PACKAGE_EXTRAS, Command, extra_of, main,
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "ray", "numpy", "floris", "scipy", "onnx", "onnxruntime", "asyncua", "gymnasium", "matplotlib")
 
+IMPORTED_AS = {"box2d": "Box2D", "mlflow_skinny": "mlflow"}
+"""Packages whose import has another name."""
+
 Sample = Callable[[str], None]
 
 
@@ -165,7 +168,7 @@ def test_extras_are_those_of_pyproject() -> None:
             continue
         for requirement in requirements:
             package = re.split(r"[<>=!\[ ]", requirement)[0].replace("-", "_")
-            declared.setdefault(package, set()).add(extra)
+            declared.setdefault(IMPORTED_AS.get(package, package), set()).add(extra)
     assert {package: set(extras) for package, extras in PACKAGE_EXTRAS.items()} == declared
     assert {command.extra for command in COMMANDS.values()} <= {*project["optional-dependencies"]}
 

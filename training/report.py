@@ -21,6 +21,8 @@ from .statistics import Interval
 
 _PACKAGES = ("twinloop", "numpy", "scipy", "torch", "floris", "onnxruntime", "ray")
 
+_PLAIN_WIDTH = 200
+
 Cell = str | float | int | None
 
 
@@ -80,6 +82,8 @@ def print_table(table: Table) -> None:
     from rich.table import Table as RichTable
 
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width that cells would have to be folded into
+        console = Console(width=_PLAIN_WIDTH)
     shown = RichTable(title=table.title, title_justify="left", title_style="bold")
     for column in table.columns:
         shown.add_column(column, justify="left" if column == table.columns[0] else "right", overflow="fold")

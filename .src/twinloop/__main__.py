@@ -36,6 +36,7 @@ COMMANDS = {
     ),
     "train": Command("twinloop.training.commands.train", "train policies on a twin, or resume a run", "train"),
     "evaluate": Command("twinloop.training.commands.evaluate", "measure a policy on the twin or on a plant", "train"),
+    "compare": Command("twinloop.training.commands.compare", "compare runs over their seeds, with intervals", "train"),
     "bench": Command("twinloop.training.commands.bench", "run a benchmark and print its figure", "all"),
     "commission": Command("twinloop.deploy.commands.commission", "start an emulated plant behind its server", "opcua"),
     "run": Command("twinloop.deploy.commands.run", "run a policy artifact on a plant, through the shield", "edge"),
@@ -43,19 +44,24 @@ COMMANDS = {
 }
 
 PACKAGE_EXTRAS = {
+    "Box2D": ("tasks",),
     "asyncua": ("opcua",),
     "floris": ("wind",),
-    "gymnasium": ("twin", "train"),
+    "gymnasium": ("twin", "train", "tasks"),
     "matplotlib": ("train",),
+    "mlflow": ("mlflow",),
+    "mpe2": ("tasks",),
     "onnx": ("train",),
     "onnxruntime": ("edge", "train"),
     "pettingzoo": ("twin", "train"),
     "psutil": ("train",),
     "ray": ("ray",),
+    "sb3_contrib": ("sb3",),
     "scipy": ("wind", "train"),
     "stable_baselines3": ("sb3",),
     "tensorboard": ("train",),
     "torch": ("twin", "train"),
+    "wandb": ("wandb",),
 }
 """Extras of pyproject.toml that install an import package."""
 

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hours", type=float, default=24.0, metavar="H", help="plant time of a run, default %(default)g"
     )
-    parser.add_argument("--seeds", default="0,1,2", help="plant seeds, default %(default)s")
+    parser.add_argument("--seeds", default="0,1,2", help="plant seeds, such as 0,3,7 or 0..4; default %(default)s")
     parser.add_argument(
         "--full-table",
         action="store_true",
@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..output_folder import make_folder
     from ..plant_comparison import Comparison, compare_on_plant
     from ..report import print_table, provenance
+    from ..seed_list import parse_seeds
 
     site, site_config, plant_config = load_plant_file(arguments.plant, arguments.overrides)
     seeds = parse_seeds(arguments.seeds)
@@ -104,16 +105,3 @@ def run(arguments: argparse.Namespace) -> int:
         attach_report(arguments.artifact, f"plant/{arguments.plant.stem}", outcome.report(made_by))
         print(f"added to {arguments.artifact / REPORT}")
     return 0
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Distinct whole numbers from ``0,1,2``; raises :class:`ConfigurationError`."""
-    from ...envs.errors import ConfigurationError
-
-    try:
-        seeds = tuple(dict.fromkeys(int(word) for word in text.split(",") if word.strip()))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0:
-        raise ConfigurationError(f"--seeds: {text!r}; give whole numbers from 0 on, such as 0,1,2")
-    return seeds
