@@ -19,7 +19,7 @@ class StackedAdam:
         self._first, self._second = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self._counts = torch.zeros(len(parameters), device=parameters.device)
         self._in_step = True  # all rows have taken the same number of steps
-        self._all = [[x.view(-1)] for x in (parameters.detach(), self._first, self._second)]
+        self._whole = tuple(x.view(-1) for x in (parameters.detach(), self._first, self._second))
         # views made once; a step then only picks from lists
         self._rows = list(parameters.detach())
         self._firsts, self._seconds = list(self._first), list(self._second)
@@ -29,7 +29,8 @@ class StackedAdam:
         """Move the rows of these numbers, None for all, along their gradients ``[len(rows), P]``."""
         if rows is None and self._in_step:
             # as one long row: the same arithmetic in one call
-            self._move(*self._all, [gradients.view(-1)], self._steps[:1], lr)
+            parameters, first, second = self._whole
+            self._move([parameters], [first], [second], [gradients.view(-1)], self._steps[:1], lr)
             self._counts[1:] = self._counts[0]
             return
         rows = range(len(self._rows)) if rows is None else rows

@@ -193,8 +193,10 @@ def test_a_row_is_in_one_minibatch_an_epoch_and_an_absent_one_in_none() -> None:
     samples = replace(samples, returns=torch.arange(T * ROWS).expand(3, -1))
     batches = list(minibatches(samples, 5, torch.Generator().manual_seed(0)))
     for stack in range(3):
-        weights = [torch.ones_like(b.returns) if b.weight is None else b.weight for b in batches]
-        parts = [b.returns[stack, w[stack] > 0] for b, w in zip(batches, weights, strict=True) if w is not None]
+        parts: list[torch.Tensor] = []
+        for batch in batches:
+            own = batch.returns[stack]
+            parts.append(own if batch.weight is None else own[batch.weight[stack] > 0])
         rows = torch.cat(parts).sort().values
         assert rows.tolist() == samples.present[stack].nonzero().flatten().tolist()
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
