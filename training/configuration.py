@@ -25,6 +25,7 @@ from ..agents.sb3_settings import Sb3Configuration
 from ..envs.configuration import Strict, load_mapping
 from ..envs.errors import UnknownSiteError
 from ..envs.registry import load_site
+from .learner_settings import LearnerActorsConfiguration
 from .rollout_settings import RolloutConfiguration, ShieldedConfiguration
 from .run_settings import EarlyStopConfiguration, EvaluationConfiguration, LogConfiguration, disagreement
 
@@ -63,6 +64,9 @@ class TrainConfiguration(Strict):
     learner: Annotated[LearnerConfiguration, Field(discriminator="kind")] = PpoConfiguration()
     rollout: RolloutConfiguration = RolloutConfiguration()
     shield: ShieldedConfiguration | None = Field(None, description="train behind the shield; absent: without it")
+    learner_actors: LearnerActorsConfiguration | None = Field(
+        None, description="learners of separate groups in Ray processes of their own; absent: in this one"
+    )
     evaluation: EvaluationConfiguration = EvaluationConfiguration()
     early_stop: EarlyStopConfiguration | None = None
     artifact: Literal["last", "best"] = Field(
@@ -73,7 +77,9 @@ class TrainConfiguration(Strict):
     agent_steps: PositiveInt | None = Field(None, description="instead of iterations; rounded up to whole ones")
     seed: NonNegativeInt = 0
     dtype: Literal["float32", "float64"] = Field("float32", description="the twin's; learners use float32")
-    device: str = Field("cpu", description="the twin's, cpu or cuda; ppo with own critics learns there too, others on the CPU")
+    device: str = Field(
+        "cpu", description="the twin's (cpu, cuda); ppo with own critics learns there, others on the CPU"
+    )
     scope: Literal["auto", "site", "interface"] = Field(
         "auto",
         description="what the artifact may serve: this very site, or any with the same signals; auto: the "
@@ -118,13 +124,24 @@ class TrainConfiguration(Strict):
 
     def disagreement(self) -> str | None:
         """What in the parts of this run does not go together, or None."""
-        return self.rollout.disagreement(self.learner.kind) or self.learner.disagreement(
-            replicas=self.rollout.replicas,
-            steps=self.rollout.steps,
-            workers=self.rollout.workers,
-            shards=self.rollout.n_shards,
-            iterations=self.iterations is not None,
-        ) or disagreement(self.evaluation, self.early_stop, self.artifact, self.iterations)
+        learner = self.learner
+        if self.shield is not None and isinstance(learner, AnalyticConfiguration):
+            return "shield: no gradient passes a shield, and learner kind analytic needs one; leave one of them out"
+        if self.learner_actors is not None:
+            wrong = self.learner_actors.disagreement(learner.kind, getattr(learner, "is_sequential", False))
+            if wrong is not None:
+                return wrong
+        return (
+            self.rollout.disagreement(learner.kind)
+            or learner.disagreement(
+                replicas=self.rollout.replicas,
+                steps=self.rollout.steps,
+                workers=self.rollout.workers,
+                shards=self.rollout.n_shards,
+                iterations=self.iterations is not None,
+            )
+            or disagreement(self.evaluation, self.early_stop, self.artifact, self.iterations)
+        )
 
 
 def training_model(path: str | Path, overrides: Sequence[str] = ()) -> type[TrainConfiguration]:

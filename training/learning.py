@@ -66,7 +66,19 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
         from .trainer import Trainer
         from .workers import make_collector
 
-        return Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
+        if config.learner_actors is None:
+            return Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
+        from .learner_actors import LearnerActors
+        from .ray_session import RaySession
+
+        # Opened here, so that the session outlives whoever else uses it.
+        n_groups = len(problem.layouts(problem.nameplate()))
+        session = RaySession(config.rollout.ray_address, config.rollout.workers + n_groups)
+        stack.callback(session.close)
+        ray = session.open()
+        trainer = Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
+        trainer.learn_in(stack.enter_context(LearnerActors(trainer.recipes, config.learner_actors, ray)))
+        return trainer
     if isinstance(settings, SacConfiguration):
         from .off_policy_trainer import OffPolicyTrainer
         from .workers import make_collector

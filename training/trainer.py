@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,14 +29,17 @@ from .seeds import initial_seed, update_seed
 from .site_state import SiteState
 from .workers import Collector, one_thread
 
+if TYPE_CHECKING:
+    from .learner_actors import LearnerActors
+
 EVALUATION_REPLICA = 1 << 40  # evaluation replicas count from here, far from those that learn
 
 
 def make_group_learner(
-    settings: PpoConfiguration, n_features: int, layout: ActionLayout, n_assets: int, n_view: int, seed: int
+    settings: PpoConfiguration, n_features: int, layout: ActionLayout, n_assets: int, n_view: int, seed: int | None
 ) -> GroupLearner:
-    """A learner with its first weights, for a group of ``n_assets``; ``n_view``: columns that its critic sees beside
-    the features."""
+    """A learner for a group of ``n_assets``; ``n_view``: columns that its critic sees beside the features; ``seed``: of
+    its first weights, which are left as they come where it is None."""
     network = ActorCritic(
         n_features,
         layout.n_outputs,
@@ -46,7 +50,8 @@ def make_group_learner(
         n_view=n_view,
         n_memory=settings.gru or 0,
     )
-    network.initialise(settings.log_std_initial, torch.Generator().manual_seed(seed))
+    if seed is not None:
+        network.initialise(settings.log_std_initial, torch.Generator().manual_seed(seed))
     return (HappoLearner if settings.is_sequential else GroupLearner)(network, settings)
 
 
@@ -66,7 +71,10 @@ class Trainer:
         self.layouts = problem.layouts(self.nameplate)
         self.iteration = 0
         self.agent_steps = 0
+        self.recipes: dict[str, Callable[[], GroupLearner]] = {}
+        """What makes a learner of the same shape anywhere else, by group."""
         self._learners: dict[str, GroupLearner] = {}
+        self._learner_actors: LearnerActors | None = None
         self._moments: dict[str, RunningMoments] = {}
         self._reward_scales: dict[str, ReturnScale] = {}
         if not isinstance(config.learner, PpoConfiguration):
@@ -76,12 +84,16 @@ class Trainer:
         self._state_moments = RunningMoments(self._n_view if s.critic_view == "state" else 0)
         for number, (name, encoder) in enumerate(self.encoders.items()):
             n_assets = self.nameplate.group(name).n_assets
-            self._learners[name] = make_group_learner(
-                s, encoder.n_features, self.layouts[name], n_assets, self._n_view, initial_seed(config.seed, number)
-            )
+            shape_of = (s, encoder.n_features, self.layouts[name], n_assets, self._n_view)
+            self._learners[name] = make_group_learner(*shape_of, initial_seed(config.seed, number))
+            self.recipes[name] = partial(make_group_learner, *shape_of, None)
             self._moments[name] = RunningMoments(encoder.n_features)
             shape = (config.rollout.replicas, self.nameplate.group(name).n_assets)
             self._reward_scales[name] = ReturnScale(shape, s.gamma)
+
+    def learn_in(self, actors: LearnerActors) -> None:
+        """Leave the updates to actors of :attr:`recipes`; results stay the same."""
+        self._learner_actors = actors
 
     @property
     def n_iterations(self) -> int:
@@ -186,6 +198,8 @@ class Trainer:
         """Figures of every group's update; sequential learners hand on the ratios from group to group."""
         names = list(self._learners)
         seeds = {name: update_seed(self.config.seed, self.iteration, number) for number, name in enumerate(names)}
+        if self._learner_actors is not None:
+            return self._learner_actors.update(self._learners, samples, progress, seeds)
         if not self._settings.is_sequential:
             return {n: self._learners[n].update(samples[n], progress, seeds[n]) for n in names}
         figures: dict[str, dict[str, float]] = {}
@@ -215,6 +229,8 @@ class Trainer:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back, or on, to where a state of :meth:`boundary` was taken."""
         self.iteration, self.agent_steps = int(state["iteration"]), int(state["agent_steps"])
+        if self._learner_actors is not None:
+            self._learner_actors.forget()
         for name, learner in self._learners.items():
             learner.restore(state["learners"][name])
             self._moments[name].restore(state["moments"][name])
