@@ -27,30 +27,30 @@ class OverlappedCollector:
     """
 
     def __init__(self, inner: Gatherer) -> None:
-        self._inner = inner
+        self.inner = inner
         self._pending: PolicyWeights | None = None
         self._kept: list[np.ndarray[Any, Any]] | None = None  # of the weights that a restored run has to gather with
 
     def __enter__(self) -> Self:
-        self._inner.__enter__()
+        self.inner.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._inner.__exit__(kind, error, trace)
+        self.inner.__exit__(kind, error, trace)
 
     def collect(self, weights: PolicyWeights) -> list[Rollout]:
         weights = with_leaves(weights, [leaf.copy() for leaf in leaves(weights)])  # the learner goes on with its own
         if self._pending is None:
-            self._inner.start(weights if self._kept is None else with_leaves(weights, self._kept))
-        rollouts = self._inner.finish()
-        self._inner.start(weights)
+            self.inner.start(weights if self._kept is None else with_leaves(weights, self._kept))
+        rollouts = self.inner.finish()
+        self.inner.start(weights)
         self._pending, self._kept = weights, None
         return rollouts
 
     def snapshots(self) -> Callable[[], list[ShardState]]:
-        states = self._inner.snapshots()
+        states = self.inner.snapshots()
         kept = self._kept if self._pending is None else leaves(self._pending)
 
         def fetch() -> list[ShardState]:
@@ -64,12 +64,12 @@ class OverlappedCollector:
     def restore(self, states: Sequence[ShardState]) -> None:
         first, *others = states
         kept = first.get(_PENDING)
-        self._inner.restore([{k: v for k, v in first.items() if k != _PENDING}, *others])
+        self.inner.restore([{k: v for k, v in first.items() if k != _PENDING}, *others])
         self._pending = None
         self._kept = None if kept is None else [tensor.numpy().copy() for tensor in kept]
 
     def figures(self) -> Mapping[str, float]:
-        return self._inner.figures()
+        return self.inner.figures()
 
 
 def leaves(weights: PolicyWeights) -> list[np.ndarray[Any, Any]]:

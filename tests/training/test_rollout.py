@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,9 @@ def arrays(value: Any) -> list[Any]:
         return [a for v in value.values() for a in arrays(v)]
     if isinstance(value, list | tuple):
         return [a for v in value for a in arrays(v)]
-    return arrays(vars(value)) if hasattr(value, "__dict__") else [np.asarray(value)]
+    if is_dataclass(value):
+        return arrays(vars(value))
+    return [np.asarray(value)]
 
 
 def same(a: Any, b: Any) -> bool:
