@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .adam import StackedAdam
 from .relu_network import ReluNetwork
 from .sac_settings import SacConfiguration
 from .squashed_actor import LOG_STD_MAXIMUM, LOG_STD_MINIMUM, SQUASH_EPSILON
@@ -113,7 +114,7 @@ class SacGroup:
         error = value - _twice(wanted)
         slope = error * _twice(share)
         self.critics.backward(outputs, slope.unsqueeze(-1))
-        self._critics.adam.step()
+        self._critics.step()
         n = self.n_stacks
         return 0.5 * (slope * error).sum() / n, (value[:n] * share).sum() / n
 
@@ -148,7 +149,7 @@ class SacGroup:
         loss = (price.squeeze(-1) * draw.log_prob - share * torch.minimum(first, second)).sum() / self.n_stacks
         if self.settings.temperature_learnt:
             self._slope_of_temperature(self.assets(draw.log_prob), present)
-        self._policy.adam.step()
+        self._policy.step()
         return loss
 
     def _slope_of_temperature(self, log_prob: torch.Tensor, present: torch.Tensor) -> None:
@@ -187,19 +188,17 @@ class _Learnt:
 
     def __init__(self, n: int, lr: float) -> None:
         self.values, self.gradients = torch.zeros(n), torch.zeros(n)
-        self._parameter = torch.nn.Parameter(self.values, requires_grad=False)
-        self._parameter.grad = self.gradients
-        self.adam = torch.optim.Adam([self._parameter], lr=lr, fused=True)
+        self._adam, self._lr = StackedAdam(self.values[None], epsilon=1e-8), lr
+
+    def step(self) -> None:
+        self._adam.step(None, self.gradients[None], self._lr)
 
     def state(self) -> dict[str, Any]:
-        moments = self.adam.state.get(self._parameter, {})
-        return {"values": self.values.clone(), "adam": {k: v.clone() for k, v in moments.items()}}
+        return {"values": self.values.clone(), "adam": self._adam.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.values.copy_(state["values"])
-        self.adam.state.clear()
-        if state["adam"]:
-            self.adam.state[self._parameter] = {k: v.clone() for k, v in state["adam"].items()}
+        self._adam.restore(state["adam"])
 
 
 def _critic_input(own: torch.Tensor, action: torch.Tensor, view: torch.Tensor | None) -> torch.Tensor:
