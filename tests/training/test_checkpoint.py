@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,20 @@ import pytest
 import torch
 
 from twinloop.envs.errors import RunError
+from twinloop.training.benchmarks.reference_task import DriftConfig, drift_configuration, drift_problem
 from twinloop.training.checkpoint import CheckpointStore
+from twinloop.training.configuration import TrainConfiguration
+from twinloop.training.run import resume, train
+
+LEARNERS: dict[str, dict[str, Any]] = {
+    "ppo": {"kind": "ppo", "epochs": 1, "minibatches": 2},
+    "ppo gru": {"kind": "ppo", "epochs": 1, "minibatches": 2, "gru": 4, "sequence_steps": 4},
+    "mappo": {"kind": "mappo", "epochs": 1, "minibatches": 2},
+    "happo": {"kind": "happo", "epochs": 1, "minibatches": 2},
+    "masac": {"kind": "masac", "hidden": [8], "batch": 4, "buffer": 64, "warm_up": 8},
+    "analytic": {"kind": "analytic"},
+    "sb3": {"kind": "sb3", "algorithm": "PPO", "options": {"batch_size": 8, "n_epochs": 1}},
+}
 
 
 def state(iteration: int) -> dict[str, Any]:
@@ -99,3 +114,42 @@ def test_saving_an_iteration_again_replaces_it(tmp_path: Path) -> None:
     store = store_of(tmp_path, 2)
     store.save({**state(2), "weights": torch.zeros(3)})
     assert torch.equal(store.load_newest()[0]["weights"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("learner", list(LEARNERS))
+def test_every_learner_goes_on_from_the_checkpoint_before_a_truncated_one_to_the_same_bits(
+    tmp_path: Path, learner: str
+) -> None:
+    whole = drift_configuration(3, site=DriftConfig(n_assets=2), checkpoint_every=1, log={"tensorboard": False})
+    data = {**whole.model_dump(), "learner": LEARNERS[learner], "rollout": {"replicas": 2, "steps": 8}}
+    config = TrainConfiguration.model_validate({**data, "site": whole.site})
+    result = train(config, tmp_path / "run", problem=drift_problem(config))
+    before = (result.artifact / "weights_asset.npz").read_bytes()
+    newest = sorted((result.folder / "checkpoints").glob("*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said: list[str] = []
+    again = resume(result.folder, problem=drift_problem(config), on_warning=said.append)
+    assert [line.partition(": ")[0] for line in said] == [str(newest)]
+    assert (again.artifact / "weights_asset.npz").read_bytes() == before
+
+
+def test_what_was_saved_on_a_gpu_is_read_on_a_machine_without_one(tmp_path: Path) -> None:
+    """The file is what a GPU run writes: torch notes for each tensor where it lay, and that is all that differs."""
+    store = store_of(tmp_path, 1)
+    path = store.paths()[0]
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    here, there = b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:1"
+    pickled = next(name for name in entries if name.endswith("/data.pkl"))
+    assert here in entries[pickled]
+    entries[pickled] = entries[pickled].replace(here, there)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    path.with_suffix(".pt.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(path, weights_only=True)
+    loaded, _ = store.load_newest("cpu")
+    assert loaded["weights"].device.type == "cpu"
+    assert torch.equal(loaded["weights"], state(1)["weights"])
