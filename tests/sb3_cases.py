@@ -30,6 +30,15 @@ CASES: dict[str, tuple[str, Commands, dict[str, Any]]] = {
         "SAC", "two",
         {**OFF_POLICY, "use_sde": True, "sde_sample_freq": 2, "policy_kwargs": {"net_arch": [8], "clip_mean": 0.0}},
     ),
+    "SAC n-step": ("SAC", "continuous", {**OFF_POLICY, "n_steps": 3}),
+    "SAC saving memory": (
+        "SAC", "continuous",
+        {
+            **OFF_POLICY,
+            "optimize_memory_usage": True,
+            "replay_buffer_kwargs": {"handle_timeout_termination": False},
+        },
+    ),
     "TD3": ("TD3", "two", {**OFF_POLICY, "noise_type": "normal", "noise_std": 0.1}),
     "DDPG": ("DDPG", "two", {**OFF_POLICY, "noise_type": "ornstein-uhlenbeck", "noise_std": 0.1}),
     "TQC": ("TQC", "two", {**OFF_POLICY, "policy_kwargs": {"net_arch": [8, 8], "activation_fn": "GELU"}}),

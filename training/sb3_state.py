@@ -222,8 +222,9 @@ class _Held:
         self.undo: list[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]] = []
 
     def state(self) -> State:
-        # One row more than is filled, for a buffer that saves memory; what lies there is read never or rightly.
-        n = self.buffer.buffer_size if self.full else min(self.pos + 1, self.buffer.buffer_size)
+        # a buffer that saves memory has the next observation in the row after the last
+        filled = self.pos + int(getattr(self.buffer, "optimize_memory_usage", False))
+        n = self.buffer.buffer_size if self.full else min(filled, self.buffer.buffer_size)
         rows = {}
         for name, array in _arrays(self.buffer).items():
             copy = array[:n].copy()
