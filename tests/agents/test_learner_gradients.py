@@ -189,7 +189,8 @@ def test_rows_of_absent_assets_change_no_bit_of_an_update(name: str) -> None:
 
 def test_a_row_is_in_one_minibatch_an_epoch_and_an_absent_one_in_none() -> None:
     _, samples = network_and_samples(n_stacks=3, absent=True)
-    assert samples.present is not None
+    present = samples.present
+    assert present is not None
     samples = replace(samples, returns=torch.arange(T * ROWS).expand(3, -1))
     batches = list(minibatches(samples, 5, torch.Generator().manual_seed(0)))
     for stack in range(3):
@@ -198,7 +199,7 @@ def test_a_row_is_in_one_minibatch_an_epoch_and_an_absent_one_in_none() -> None:
             own = batch.returns[stack]
             parts.append(own if batch.weight is None else own[batch.weight[stack] > 0])
         rows = torch.cat(parts).sort().values
-        assert rows.tolist() == samples.present[stack].nonzero().flatten().tolist()
+        assert rows.tolist() == present[stack].nonzero().flatten().tolist()
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
