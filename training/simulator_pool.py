@@ -9,7 +9,6 @@ commands again.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..envs.adapters.environment_block import Declaration, EnvironmentBlock, EnvironmentRecipe, RowReadings
 from ..envs.adapters.environment_pool import MakeBlocks
-from ..envs.errors import MissingExtraError, RunError
+from ..envs.errors import RunError
+from .ray_session import RaySession
 
 ATTEMPTS = 3
 HUNG_AFTER_S = 30.0
@@ -177,7 +177,8 @@ class RayBlocks:
 
     def _start(self, member: _Member) -> Any:
         if self._ray is None:
-            self._ray = _session(len(self._members))
+            # Never closed: a twin has no end of its own, and the session ends with its process.
+            self._ray = RaySession(None, len(self._members)).open()
         remote = self._ray.remote(num_cpus=0, max_restarts=0)(_BlockWorker)
         member.actor = remote.remote(self._recipe, self._declaration, member.n_rows, self._dtype)
         member.is_new = True
@@ -199,25 +200,6 @@ class _BlockWorker:
     def replay(self, name: str, arguments: tuple[Any, ...]) -> None:
         """The same, without sending an answer that nobody waits for."""
         getattr(self._block, name)(*arguments)
-
-
-def _session(n_workers: int) -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray", "site.workers above 0") from error
-    if not ray.is_initialized():
-        # No usage report leaves the machine.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",  # a session of its own: without it Ray joins any cluster that it finds running
-            num_cpus=n_workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-        )
-    return ray
 
 
 def _joined(parts: Sequence[RowReadings], order: NDArray[np.int64] | None) -> RowReadings:
