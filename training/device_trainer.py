@@ -35,7 +35,7 @@ def device_obstacle(config: TrainConfiguration) -> str | None:
         f"learner kind {s.kind} (one asset after another)": s.is_sequential,
         "learner.reward_scaling return_std": s.reward_scaling == "return_std",
         "shield": config.shield is not None,
-        "learner_actors": getattr(config, "learner_actors", None) is not None,
+        "learner_actors": config.learner_actors is not None,
         "rollout.workers": config.rollout.workers > 0,
         "rollout.overlap": config.rollout.overlap,
         "rollout.shard_replicas": config.rollout.n_shards > 1,
@@ -97,14 +97,20 @@ class DeviceTrainer:
 
     def iterate(self) -> dict[str, float]:
         """Gather one batch, learn from it, and return the iteration's figures."""
-        batch = self._shard.collect(self.actors(), self.config.rollout.steps)
-        figures = self._learn(batch)
-        self.iteration += 1
+        figures = self.learn(self.gather())
         figures["agent_steps"] = float(self.agent_steps)
         every = self.config.evaluation.every
         if every and self.iteration % every == 0:
             figures["evaluation/reward"] = self.evaluate()
         return figures
+
+    def gather(self) -> DeviceRollout:
+        """The next batch."""
+        return self._shard.collect(self.actors(), self.config.rollout.steps)
+
+    def state_bytes(self) -> int:
+        """Size of the twin's state."""
+        return sum(t.numel() * t.element_size() for t in self._shard.snapshot()["twin"].values())
 
     def evaluate(self) -> float:
         """Mean reward an agent-step of the policy without exploration, on replicas that it does not learn from."""
@@ -119,7 +125,8 @@ class DeviceTrainer:
         n = self.encoders[name].n_features
         return torch.zeros(n, device=self._device), torch.ones(n, device=self._device)
 
-    def _learn(self, batch: DeviceRollout) -> dict[str, float]:
+    def learn(self, batch: DeviceRollout) -> dict[str, float]:
+        """Learn from a batch of :meth:`gather`, which ends the iteration; return its figures."""
         figures = {"reward/mean": float(_mean_reward(batch)), "episodes": float(len(batch.episode_returns))}
         if len(batch.episode_returns):
             figures["episode_return/mean"] = float(batch.episode_returns.double().mean())
@@ -140,6 +147,7 @@ class DeviceTrainer:
             self.agent_steps += len(samples)
             if self._settings.normalise_features:
                 self._moments[name].add(group.features, group.present)
+        self.iteration += 1
         return figures
 
     def boundary(self) -> Callable[[], dict[str, Any]]:
