@@ -69,7 +69,11 @@ def learn(seeds: Sequence[int], iterations: int, n_assets: int) -> tuple[Rewards
     ours: Rewards = {"before": [], CURVE: [], END: []}
     theirs: Rewards = {"before": [], CURVE: [], END: []}
     for seed in seeds:
-        for rewards, settings in zip((ours, theirs), _settings(n_assets), strict=True):
+        our_settings, their_settings = _settings(n_assets)
+        sides: list[tuple[Rewards, PpoConfiguration | Sb3Configuration]] = [
+            (ours, our_settings), (theirs, their_settings),
+        ]  # fmt: skip
+        for rewards, settings in sides:
             for figure, value in _train(settings, seed, iterations, n_assets).items():
                 rewards[figure].append(value)
         say(f"seed {seed}: twinloop {ours[END][-1]:.4f}, Stable-Baselines3 {theirs[END][-1]:.4f}")
