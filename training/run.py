@@ -27,6 +27,7 @@ from .problem import Problem
 from .run_clock import RunClock
 from .run_folder import RunFolder, versions
 from .run_settings import TWIN_REWARD
+from .shielded_evaluation import UNSHIELDED_REWARD, reward_unshielded
 
 _LOG = logging.getLogger(__name__)
 
@@ -210,6 +211,8 @@ class _Run:
 
     def _iterate(self, trainer: Learning, clock: RunClock) -> None:
         figures = trainer.iterate()
+        if self._config.shield is not None and TWIN_REWARD in figures:
+            figures[UNSHIELDED_REWARD] = reward_unshielded(trainer, self._config, self._problem)
         if self._plant is not None and self._plant.is_due(trainer.iteration):
             with tempfile.TemporaryDirectory(prefix="twinloop-candidate-") as folder:
                 figures |= self._plant.evaluate(self._save_artifact(trainer, Path(folder) / "artifact", {}))
@@ -248,6 +251,8 @@ class _Run:
             "last_iteration": dict(self._figures),
             "twin": {"what": what, "reward": reward, "replicas": self._config.evaluation.replicas},
         }
+        if self._config.shield is not None:
+            report["twin_unshielded"] = {"reward": reward_unshielded(trainer, self._config, self._problem)}
         artifact = self._save_artifact(trainer, self._folder.artifact, report)
         figures = {**self._figures, TWIN_REWARD: last_reward}
         self._folder.keep_result(

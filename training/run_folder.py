@@ -20,6 +20,9 @@ wall_s, cpu_s          so far, over all sittings; CPU of this process and all th
 reward/mean            of the batch that was learnt from, explored, an agent-step
 episodes, episode_return/mean, cost/NAME    of the batch
 evaluation/reward      mean reward an agent-step without exploration, on replicas that are not learnt from
+evaluation/reward_unshielded    the same without the shield, for a policy that trains behind one
+cost/shield/intervened, cost/shield/change    share of the batch's asset-steps that the shield changed; by how much, in
+                       shares of a command's range, on average over all
 plant/...              the policy on the plant, see plant_evaluation.py
 GROUP/...              of the learner of that group of assets
 """

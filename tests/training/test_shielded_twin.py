@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.linear_site import RATE_KW_PER_S, TankTwin, tank_nameplate
+from pydantic import BaseModel, ValidationError
+from tests.linear_site import RATE_KW_PER_S, HoldTemperature, TankTwin, tank_nameplate
 
 from twinloop.agents.action_layout import ActionLayout
 from twinloop.deploy.shield import Shield, ShieldSettings, ShieldState
+from twinloop.envs.configuration import Strict
 from twinloop.envs.conformance import check_twin
+from twinloop.envs.nameplate import Nameplate
 from twinloop.envs.plant import Quality, Telemetry
 from twinloop.envs.registry import load_site
-from twinloop.envs.twin import Readings, Tensors
+from twinloop.envs.task import Task
+from twinloop.envs.twin import Readings, Tensors, Twin
+from twinloop.training.configuration import TaskChoice, TrainConfiguration
+from twinloop.training.learning import make_learning
+from twinloop.training.problem import Problem
+from twinloop.training.rollout_settings import ShieldedConfiguration
+from twinloop.training.run import IterationReport, RunInterrupted, resume, train
+from twinloop.training.run_folder import TIMING_FIGURES, RunFolder
+from twinloop.training.shielded_evaluation import reward_unshielded
 from twinloop.training.shielded_twin import ShieldedTwin, actions_of
 
 SEEDS = torch.tensor([5, 6, 7])
@@ -186,3 +200,124 @@ def test_actions_of_inverts_the_layout(heater: float, level: int, step: int) -> 
     np.testing.assert_allclose(tank.commands(actions_of(tank, asked)), asked, atol=2e-6)
     chosen = np.full((step, 1, 1), level, np.float32)
     np.testing.assert_array_equal(actions_of(pump, pump.commands(chosen)), chosen)
+
+
+def shielded_run(folder: Path, iterations: int, penalty: float = 0.0, **rollout: Any) -> TrainConfiguration:
+    return TrainConfiguration.model_validate(
+        {
+            "site": {"kind": "wind_farm", "layout": {"kind": "named", "name": "turb3_row1"}, "dt_s": 30},
+            "task": {"name": "farm_power", "options": {"horizon": 5}},
+            "learner": {"kind": "ppo", "controlled": {"turbine": ["yaw_offset_deg"]}, "hidden": [8], "epochs": 1},
+            "rollout": {"replicas": 4, "shard_replicas": 2, "steps": 4, **rollout},
+            "shield": {"intervention_penalty": penalty},
+            "evaluation": {"every": 1, "replicas": 2},
+            "log": {"tensorboard": False},
+            "iterations": iterations,
+            "checkpoint_every": 1,
+        }
+    )
+
+
+def test_a_shielded_run_reports_both_rewards_and_resumes_exactly(tmp_path: Path) -> None:
+    whole = shielded_run(tmp_path, 3, penalty=0.1)
+    train(whole, tmp_path / "whole")
+    rows = [
+        {k: v for k, v in row.items() if k not in TIMING_FIGURES} for row in RunFolder(tmp_path / "whole").metrics()
+    ]
+    # Half of the range in one period is what a policy that knows nothing often asks; 9 of 80 degrees is what it gets.
+    assert 0.5 < rows[0]["cost/shield/intervened"] <= 1.0
+    assert 0.05 < rows[0]["cost/shield/change"] < 0.5
+    assert all("evaluation/reward_unshielded" in row for row in rows)
+
+    def stop(report: IterationReport) -> None:
+        if report.iteration == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunInterrupted):
+        train(whole, tmp_path / "half", stop)
+    resume(tmp_path / "half")
+    assert rows == [
+        {k: v for k, v in row.items() if k not in TIMING_FIGURES} for row in RunFolder(tmp_path / "half").metrics()
+    ]
+    report = json.loads((tmp_path / "whole" / "artifact" / "report.json").read_text())
+    assert report["twin_unshielded"]["reward"] == rows[-1]["evaluation/reward_unshielded"]
+
+
+class EagerTanks(TankTwin):
+    """Heaters that jump: the rate limit is the shield's alone."""
+
+    def step(self, commands: Tensors) -> Readings:
+        self._heater_kw = commands["tank"][..., 0].to(self.dtype).clamp(0.0, 20.0)
+        return super().step(commands)
+
+
+class TankConfig(Strict):
+    kind: Literal["tanks"] = "tanks"
+
+
+class EagerSite:
+    name, summary = "tanks", "a battery of tanks"
+    config_model: type[BaseModel] = TankConfig
+    plant_config_model: type[BaseModel] = TankConfig
+
+    def nameplate(self, config: TankConfig) -> Nameplate:
+        return tank_nameplate()
+
+    def twin(self, config: TankConfig, n_replicas: int, device: str, dtype: torch.dtype) -> Twin:
+        return EagerTanks(n_replicas, dtype=dtype)
+
+    def tasks(self) -> tuple[str, ...]:
+        return ("hold",)
+
+    def task(self, name: str, config: TankConfig, options: Mapping[str, Any]) -> Task:
+        return HoldTemperature(horizon=5)
+
+    def encoders(self) -> tuple[str, ...]:
+        return ()
+
+    def encoder(self, name: str, nameplate: Nameplate, settings: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def plant(self, config: TankConfig, plant_config: TankConfig) -> Any:
+        raise NotImplementedError
+
+
+def test_the_unshielded_reward_is_that_of_the_same_policy_in_the_bare_twin() -> None:
+    shielded = TrainConfiguration(
+        site=TankConfig(), task=TaskChoice(name="hold"), shield=ShieldedConfiguration(), iterations=1
+    )
+    bare = shielded.model_copy(update={"shield": None})
+    rewards = {}
+    with ExitStack() as stack:
+        for name, config in {"shielded": shielded, "bare": bare}.items():
+            problem = Problem.of(config, EagerSite())
+            trainer = make_learning(config, problem, stack)
+            rewards[name] = trainer.evaluate()
+            rewards[f"{name}, unshielded"] = reward_unshielded(trainer, config, problem)
+    assert rewards["shielded, unshielded"] == rewards["bare"] == rewards["bare, unshielded"]
+    assert rewards["shielded"] < rewards["bare"], "the tanks are cold, and the shield heats them more slowly"
+
+
+def test_the_price_of_interventions_moves_the_learner_and_not_the_reported_reward(tmp_path: Path) -> None:
+    problems = {p: (c := shielded_run(tmp_path, 1, p), Problem.of(c)) for p in (0.0, 5.0)}
+    found = {}
+    for price, (config, problem) in problems.items():
+        with ExitStack() as stack:
+            trainer = make_learning(config, problem, stack)
+            figures = trainer.iterate()
+            found[price] = figures["reward/mean"], trainer.boundary()()["learners"]["turbine"]["parameters"]
+    assert found[0.0][0] == found[5.0][0]
+    assert not torch.equal(found[0.0][1], found[5.0][1])
+
+
+def test_a_learner_that_needs_gradients_through_commands_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no gradient passes a shield"):
+        TrainConfiguration.model_validate(
+            {
+                "site": {"kind": "wind_farm"},
+                "task": {"name": "farm_power"},
+                "learner": {"kind": "analytic"},
+                "shield": {},
+                "iterations": 1,
+            }
+        )
