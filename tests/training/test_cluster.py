@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -246,3 +247,14 @@ def test_learners_without_separate_updates_are_refused() -> None:
                 "learner_actors": {},
             }
         )
+
+
+def test_the_clusters_file_is_what_ray_up_takes() -> None:
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    path = Path(__file__).parents[2] / "docs" / "cluster.yaml"
+    config = yaml.safe_load(path.read_text())
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    assert prepared["max_workers"] == len(config["provider"]["worker_ips"])
