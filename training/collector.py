@@ -92,7 +92,7 @@ class InProcessCollector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self._close()
 
     def collect(self, weights: PolicyWeights) -> list[Rollout]:
         self.start(weights)
@@ -116,6 +116,7 @@ class InProcessCollector:
 
     def restore(self, states: Sequence[ShardState]) -> None:
         self._weights = None
+        self._close()
         self._shards = [Shard(self._problem, plan) for plan in self._plans]
         with one_thread():
             for shard, state in zip(self._shards, states, strict=True):
@@ -124,3 +125,7 @@ class InProcessCollector:
 
     def figures(self) -> Mapping[str, float]:
         return {}
+
+    def _close(self) -> None:
+        for shard in self._shards:
+            shard.close()

@@ -73,19 +73,19 @@ class OverlappedCollector:
 
 
 def leaves(weights: PolicyWeights) -> list[np.ndarray[Any, Any]]:
-    """All arrays of actors, in the order of their fields."""
+    """All arrays, numbers and flags of actors, in the order of their fields, as arrays."""
     return list(_leaves(dict(weights)))
 
 
 def with_leaves(weights: PolicyWeights, arrays: Sequence[np.ndarray[Any, Any]]) -> dict[str, Actor]:
-    """Actors like these with other arrays in the place of theirs."""
+    """Actors like these with other arrays, numbers and flags in the place of theirs."""
     rest = iter(arrays)
     return {name: _rebuilt(actor, rest) for name, actor in weights.items()}
 
 
 def _leaves(value: Any) -> Iterator[np.ndarray[Any, Any]]:
-    if isinstance(value, np.ndarray):
-        yield value
+    if isinstance(value, np.ndarray | bool | int | float):
+        yield np.asarray(value)
     elif isinstance(value, Mapping):
         for part in value.values():
             yield from _leaves(part)
@@ -100,6 +100,8 @@ def _leaves(value: Any) -> Iterator[np.ndarray[Any, Any]]:
 def _rebuilt(value: Any, rest: Iterator[np.ndarray[Any, Any]]) -> Any:
     if isinstance(value, np.ndarray):
         return next(rest)
+    if isinstance(value, bool | int | float):
+        return next(rest).item()
     if isinstance(value, Mapping):
         return {key: _rebuilt(part, rest) for key, part in value.items()}
     if isinstance(value, tuple | list):

@@ -84,6 +84,12 @@ class Shard:
         self._features, self._memory = self._encode(self._readings, self._fresh_memory(self._readings))
         self._is_open = True
 
+    def close(self) -> None:
+        """Let go of what a twin holds open, such as a simulator's processes; the shard is done with."""
+        close = getattr(self._twin, "close", None) if self._is_open else None
+        if close is not None:
+            close()
+
     @torch.no_grad()
     def collect(self, weights: PolicyWeights, n_steps: int) -> Rollout:
         """Act for ``n_steps`` and return what happened; raises NumericalError for a NaN, naming its signal."""

@@ -34,6 +34,8 @@ class ShardWorker:
         """Gather; from ``states`` on when given, else from where the last rollout ended. Returns the states after."""
         with one_thread():
             if states is not None:
+                for shard in self._shards:
+                    shard.close()
                 self._shards = [Shard(self._problem, plan) for plan in self._plans]
                 for shard, state in zip(self._shards, states, strict=True):
                     if state:

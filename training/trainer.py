@@ -127,6 +127,7 @@ class Trainer:
         with one_thread():
             figures = self._learn(batch)
         self.iteration += 1
+        figures |= self.collector.figures()
         figures["agent_steps"] = float(self.agent_steps)
         every = self.config.evaluation.every
         if every and self.iteration % every == 0:

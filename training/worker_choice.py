@@ -43,6 +43,7 @@ def probe(problem: Problem, plan: ShardPlan, weights: PolicyWeights) -> Probe:
             began = time.perf_counter()
             rollout = shard.collect(weights, PROBE_STEPS)
             times.append(time.perf_counter() - began)
+    shard.close()
     replica_steps = PROBE_STEPS * plan.n_replicas
     n_bytes = sum(a.nbytes for group in rollout.groups.values() for a in vars(group).values() if a is not None)
     return Probe(min(times) / replica_steps, n_bytes / replica_steps)

@@ -8,6 +8,7 @@ import numpy as np
 
 from twinloop.agents.actor import ActorWeights
 from twinloop.agents.layers import GruWeights
+from twinloop.agents.squashed_actor import SquashedActor
 from twinloop.training.benchmarks.drift_site import GROUP, DriftConfig, drift_configuration, drift_problem
 from twinloop.training.collector import InProcessCollector, shard_plans
 from twinloop.training.overlapped import OverlappedCollector, leaves, with_leaves
@@ -91,6 +92,27 @@ def test_what_the_learner_does_to_its_weights_meanwhile_does_not_matter() -> Non
     assert gathered_by(collector.collect(weights(2))) == 1
 
 
+def test_an_actor_that_explored_at_random_does_so_again_after_a_resume() -> None:
+    """An off-policy learner begins at random; the rollout under way may be the last of that kind."""
+
+    def actor() -> SquashedActor:
+        return SquashedActor(
+            np.zeros(10, np.float32),
+            np.ones(10, np.float32),
+            10.0,
+            (np.zeros((1, 10, 4), np.float32),),
+            (np.zeros((1, 4), np.float32),),
+        )
+
+    whole, half, resumed = (OverlappedCollector(plain()) for _ in range(3))
+    policies = [{GROUP: actor().at_random()}, {GROUP: actor()}, {GROUP: actor()}]
+    expected = [whole.collect(policy) for policy in policies]
+    half.collect(policies[0])
+    resumed.restore(half.snapshots()())
+    assert all(same(a, resumed.collect(p)) for a, p in zip(expected[1:], policies[1:], strict=True))
+    assert not same(expected[1], expected[2])
+
+
 def test_leaves_are_all_arrays_of_an_actor_and_can_be_put_into_another() -> None:
     rng = np.random.default_rng(0)
 
@@ -115,7 +137,7 @@ def test_leaves_are_all_arrays_of_an_actor_and_can_be_put_into_another() -> None
 
     one, other = actor(), actor()
     rebuilt = with_leaves(other, leaves(one))
-    assert len(leaves(one)) == 2 + 4 + 1 + 4
+    assert len(leaves(one)) == 2 + 1 + 4 + 1 + 2 + 5  # the clip, the counts and the flag of the GRU among them
     assert all(np.array_equal(a, b) for a, b in zip(leaves(one), leaves(rebuilt), strict=True))
     inputs: list[Any] = [draw(2, 3, 3), draw(2, 3, 4), draw(2, 3, 1), np.full((2, 3, 3), 0.4, np.float32), None]
     assert all(np.array_equal(a, b) for a, b in zip(one["g"].act(*inputs), rebuilt["g"].act(*inputs), strict=True))
