@@ -19,8 +19,8 @@ from ..envs.noise import normal, uniform
 from ..envs.task import Task
 from ..envs.twin import Readings, Twin
 from .device_batch import DeviceGroupRollout, DeviceRollout
+from .device_guard import DeviceGuard
 from .device_recorder import DeviceRecorder, Mind
-from .numerical_guard import check_features, check_readings, check_reward
 from .problem import Problem
 from .seeds import ACTION_STREAM, LEVEL_STREAM, episode_seeds, row_seeds
 from .shard import ShardPlan, ShardState
@@ -58,6 +58,7 @@ class DeviceShard:
         device, dtype = self._twin.device, self._twin.dtype
         layouts = self._problem.layouts(self._nameplate)
         self._layouts = {name: TorchLayout(layout, device, dtype) for name, layout in layouts.items()}
+        self._guard = DeviceGuard(self._nameplate, tuple(layouts), first)
         self._neutral = {
             g.name: torch.from_numpy(g.neutral()).to(device, dtype).expand(n, g.n_assets, -1)
             for g in self._nameplate.groups
@@ -69,7 +70,7 @@ class DeviceShard:
         self._running_return = torch.zeros(n, dtype=torch.float32, device=device)
         self._minds: dict[str, Mind] = {}
         self._readings = self._twin.reset(episode_seeds(self._row_seeds, self._episode))
-        self._check(self._readings, {})
+        self._guard.look(self._readings, self._where)
         self._features, self._memory = self._encode(self._readings, self._fresh_memory(self._readings))
         self._deciders: dict[str, Callable[..., Any]] = {}
         self._is_open = True
@@ -101,7 +102,8 @@ class DeviceShard:
             terminated[t] = score.terminated
             truncated[t] = (self._episode_step >= self._task.horizon) & ~terminated[t]
             done = terminated[t] | truncated[t]
-            if self._check(after, {n: r.reward[t] for n, r in recorders.items()}, done, before):
+            rewards = {n: r.reward[t] for n, r in recorders.items()}
+            if self._guard.look(after, self._where, rewards, before, done):
                 ends.append(t)
                 self._begin_again(after, t, done, truncated[t], recorders, finals)
             else:
@@ -185,7 +187,7 @@ class DeviceShard:
         self._episode_step.masked_fill_(done, 0)
         seeds = episode_seeds(self._row_seeds[rows], self._episode[rows])
         self._readings = self._twin.reset(seeds, None if everything else rows)
-        self._check(self._readings, {})
+        self._guard.look(self._readings, self._where)
         fresh, fresh_memory = self._encode(self._readings, self._fresh_memory(self._readings))
         if everything:
             self._features, self._memory = fresh, fresh_memory
@@ -193,37 +195,9 @@ class DeviceShard:
         self._features = {n: _choose(done, fresh[n], x) for n, x in features.items()}
         self._memory = {n: {k: _choose(done, fresh_memory[n][k], x) for k, x in m.items()} for n, m in memory.items()}
 
-    def _check(
-        self,
-        readings: Readings,
-        reward: Mapping[str, Tensor],
-        done: Tensor | None = None,
-        before: Readings | None = None,
-    ) -> bool:
-        """Whether any row is ``done``; raises NumericalError for a number of a present asset that is not finite."""
-        sums = []
-        for name in self._layouts:
-            seen = readings.measured[name].masked_fill(~readings.present[name][..., None], 0.0)
-            sums.append((seen * 0.0).sum())
-        for name, values in reward.items():
-            present = readings.present[name] if before is None else before.present[name]
-            sums.append((values.masked_fill(~present, 0.0) * 0.0).sum())
-        is_bad = ~torch.isfinite(torch.stack(sums)).all()
-        ended, bad = torch.stack([is_bad if done is None else done.any(), is_bad]).tolist()
-        if bad:
-            self._complain(readings, reward, before)
-        return bool(ended) and done is not None
-
-    def _complain(self, readings: Readings, reward: Mapping[str, Tensor], before: Readings | None) -> None:
-        def where(row: int) -> str:
-            seed = int(episode_seeds(self._row_seeds, self._episode)[row])
-            return f"step {int(self._episode_step[row])} of episode {int(self._episode[row])} (seed {seed})"
-
-        first, names = self._plan.first_replica, tuple(self._layouts)
-        check_readings(readings, self._nameplate, names, first, where, hidden=False)
-        for name, values in reward.items():
-            present = (readings if before is None else before).present[name].numpy(force=True)
-            check_reward(values.numpy(force=True), present, self._nameplate, name, first, where)
+    def _where(self, row: int) -> str:
+        seed = int(episode_seeds(self._row_seeds, self._episode)[row])
+        return f"step {int(self._episode_step[row])} of episode {int(self._episode[row])} (seed {seed})"
 
     def _encode(
         self, readings: Readings, memory: Mapping[str, Mapping[str, Any]]
@@ -248,9 +222,7 @@ class DeviceShard:
     def _finish(self, name: str, recorder: DeviceRecorder, finals: _Finals) -> DeviceGroupRollout:
         """Leave the memory for the next rollout, and hand over what this one saw."""
         self._minds[name] = recorder.mind
-        if not torch.isfinite((recorder.features * 0.0).sum()):
-            for x in recorder.features.numpy(force=True):
-                check_features(x, self._nameplate, name, self._plan.first_replica, lambda row: "this rollout")
+        self._guard.look_at_features(recorder.features, name)
         return recorder.finish(self._features[name], [x[name] for x in finals.features])
 
     def _returns(self, groups: Mapping[str, DeviceGroupRollout], done: Tensor, ends: list[int]) -> Tensor:

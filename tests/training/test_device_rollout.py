@@ -17,6 +17,7 @@ from twinloop.agents.torch_actor import TorchActor
 from twinloop.envs.errors import ConfigurationError, NumericalError
 from twinloop.envs.twin import Readings
 from twinloop.envs.wind_farm.config import WindFarmConfig
+from twinloop.training import device_rollout
 from twinloop.training.benchmarks.drift_site import (
     GROUP,
     DriftConfig,
@@ -26,12 +27,13 @@ from twinloop.training.benchmarks.drift_site import (
     drift_problem,
 )
 from twinloop.training.configuration import EncoderChoice, TaskChoice, TrainConfiguration
+from twinloop.training.device_guard import DeviceGuard
 from twinloop.training.device_rollout import DeviceShard
 from twinloop.training.problem import Problem
 from twinloop.training.rollout import Rollout, Shard, ShardPlan
 from twinloop.training.rollout_settings import ShieldedConfiguration
 
-FARM = {
+FARM: dict[str, Any] = {
     "layout": {"kind": "random", "n_min": 2, "n_max": 4},
     "dynamics": {"kind": "dynamic", "outage_rate_per_day": 2000.0},
     "inflow": {"wind_speed_mps": (5.0, 14.0), "turbulent": True, "direction_drift_std_deg": 5.0},
@@ -65,10 +67,10 @@ def churn() -> Problem:
     return replace(drift(), site=ChurnSite())
 
 
-def farm() -> Problem:
+def farm(site: Mapping[str, Any] = FARM) -> Problem:
     return Problem.of(
         TrainConfiguration(
-            site=WindFarmConfig.model_validate(FARM),
+            site=WindFarmConfig.model_validate(site),
             task=TaskChoice(name="farm_power", options={"horizon": 9}),
             encoder=EncoderChoice(name="relational"),
             iterations=1,
@@ -189,6 +191,36 @@ def test_a_nan_is_reported_as_on_the_host() -> None:
             collect()
         said.append(str(told.value))
     assert said[0] == said[1]
+
+
+class BlindGuard(DeviceGuard):
+    """On a device without numbers there is nothing to look at."""
+
+    def look(self, *seen: Any, **more: Any) -> bool:
+        return False
+
+    def look_at_features(self, features: torch.Tensor, name: str) -> None:
+        pass
+
+
+class UnwatchedShard(DeviceShard):
+    def open(self) -> None:
+        if not self._is_open:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(device_rollout, "DeviceGuard", BlindGuard)
+                super().open()
+
+
+@pytest.mark.parametrize(("stacks", "gru"), [(False, False), (True, True)])
+@pytest.mark.parametrize("problem", [drift, lambda: farm({})], ids=["drift", "steady farm"])
+def test_beside_the_guards_flags_no_number_of_a_step_leaves_the_device(problem: Any, stacks: bool, gru: bool) -> None:
+    """A meta tensor has no numbers: whatever asked for one on the host would raise."""
+    made = problem()
+    acting = {name: TorchActor.of(actor, "meta") for name, actor in actors(made, stacks, gru).items()}
+    rollout = UnwatchedShard(replace(made, device="meta"), ShardPlan(0, 0, 4)).collect(acting, 3)
+    for group in rollout.groups.values():
+        assert {t.device.type for t in vars(group).values() if t is not None} == {"meta"}
+    assert rollout.truncated.device.type == rollout.episode_returns.device.type == "meta"
 
 
 def test_what_needs_the_host_is_refused() -> None:
