@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from ..envs.encoder import Encoder
 from ..envs.nameplate import Nameplate
 from .configuration import TrainConfiguration
 from .problem import Problem
+
+_LOG = logging.getLogger(__name__)
 
 
 class Learning(Protocol):
@@ -61,8 +64,14 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
         if config.device != "cpu":
             from .device_trainer import DeviceTrainer, device_obstacle
 
-            if device_obstacle(config) is None:
+            obstacle = device_obstacle(config)
+            if obstacle is None:
                 return DeviceTrainer(config, problem)
+            _LOG.warning(
+                "device %s: the twin runs there, but learning stays on the host, because %s works on the host alone",
+                config.device,
+                obstacle,
+            )
         from .trainer import Trainer
         from .workers import make_collector
 
