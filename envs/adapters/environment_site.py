@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ..configuration import Strict, validate
 from ..errors import ConfigurationError, MissingExtraError, nearest
@@ -134,8 +134,8 @@ class EnvironmentSite:
 
     name = "environment"
     summary = "any Gymnasium or PettingZoo environment, many copies as one batched twin"
-    config_model = EnvironmentConfig
-    plant_config_model = NoPlant
+    config_model: type[BaseModel] = EnvironmentConfig
+    plant_config_model: type[BaseModel] = NoPlant
     encodes_every_group = True
 
     def nameplate(self, config: EnvironmentConfig) -> Nameplate:

@@ -34,7 +34,7 @@ def test_a_configuration_holds_the_sites_own_model(tmp_path: Path) -> None:
     assert isinstance(config, TrainConfiguration)
     assert type(config.site).__name__ == "WindFarmConfig"
     assert config.site.model_dump()["layout"]["name"] == "grid3x3_5d"
-    assert config.learner.lr == 1e-4
+    assert config.learner.model_dump()["lr"] == 1e-4
     assert config.rollout.n_shards == 4
 
 
