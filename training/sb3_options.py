@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..agents.action_layout import ActionLayout
 from ..agents.sb3_settings import Sb3Configuration
@@ -88,7 +89,9 @@ def recipe(config: TrainConfiguration, settings: Sb3Configuration, group: str, l
             "learner.options.n_steps: is decided elsewhere; set rollout.steps, the steps of every slot an iteration"
         )
     _check_names("learner.options", arguments, known, settings.algorithm)
+    _check_kinds(algorithm, arguments)
     arguments.setdefault("device", "cpu")
+    _check_device(str(arguments["device"]))
     arguments["policy_kwargs"] = _policy_kwargs(algorithm, policy, arguments.get("policy_kwargs", {}))
     for name in _SCHEDULES:
         if isinstance(arguments.get(name), str):
@@ -102,7 +105,8 @@ def recipe(config: TrainConfiguration, settings: Sb3Configuration, group: str, l
     elif settings.algorithm != "ARS":
         arguments["train_freq"] = (steps, "step")
         arguments.setdefault("gradient_steps", _gradient_steps(algorithm, steps))
-    elif "steps" in config.rollout.model_fields_set:
+    elif steps != type(config.rollout).model_fields["steps"].default:
+        # not model_fields_set: the configuration in a run's folder sets every field
         raise ConfigurationError(
             "rollout.steps: ARS plays whole episodes of the task, however long they are; leave rollout.steps out"
         )
@@ -188,6 +192,36 @@ def _schedule(name: str, word: str) -> Callable[[float], float]:
         raise ConfigurationError(
             f"learner.options.{name}: {word!r} is neither a number nor a schedule such as lin_3e-4, which falls to 0"
         ) from None
+
+
+def _check_kinds(algorithm: type[BaseAlgorithm], given: Mapping[str, Any]) -> None:
+    """Raise for a value of a kind that the algorithm doesn't take: SB3 would stumble over it in mid-run."""
+    parameters = inspect.signature(algorithm.__init__).parameters
+    for name, value in given.items():
+        if name not in parameters or name == "policy_kwargs" or (name in _SCHEDULES and isinstance(value, str)):
+            continue  # unknown names, and these, have checks of their own
+        hint = parameters[name].annotation
+        try:
+            TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=True)
+        except ValidationError:
+            raise ConfigurationError(
+                f"learner.options.{name}: {value!r}; {algorithm.__name__} takes {_kind_of(hint)} there"
+            ) from None
+
+
+def _kind_of(hint: Any) -> str:
+    """What a file can give for an annotation, in words."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping"}
+    members = [get_origin(member) or member for member in get_args(hint) or (hint,)]
+    told = [words[member] for member in members if member in words]
+    return " or ".join([*told, *(["null"] if type(None) in members else [])]) or str(hint)
+
+
+def _check_device(device: str) -> None:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"learner.options.device: {device!r}, but torch finds no CUDA GPU here; use cpu, or a torch built for CUDA"
+        )
 
 
 def _noise(arguments: dict[str, Any], n_actions: int) -> ActionNoise | None:

@@ -42,6 +42,11 @@ def configuration(commands: Any = "two", **learner: Any) -> TrainConfiguration:
         ({"algorithm": "RecurrentPPO", "policy": "MlpPolicy"}, r"use MlpLstmPolicy"),
         ({"algorithm": "TD3", "options": {"noise_type": "pink", "noise_std": 1}}, r"'pink'.*normal, ornstein"),
         ({"algorithm": "TD3", "options": {"noise_std": 0.1}}, r"give both"),
+        ({"options": {"gamma": "high"}}, r"options\.gamma: 'high'; PPO takes a number there"),
+        ({"options": {"n_epochs": 1.5}}, r"options\.n_epochs: 1\.5; PPO takes a whole number there"),
+        ({"options": {"use_sde": 1}}, r"options\.use_sde: 1; PPO takes true or false there"),
+        ({"algorithm": "SAC", "options": {"ent_coef": [1]}}, r"ent_coef: \[1\]; SAC takes text or a number there"),
+        ({"algorithm": "TD3", "options": {"buffer_size": 1e5}}, r"100000\.0; TD3 takes a whole number there"),
         ({"algorithm": "SAC", "options": {"use_sde": True}}, r"policy_kwargs: \{clip_mean: 0\.0\}"),
         ({"options": {"use_sde": True, "ent_coef": 0, "gae_lambda": 0.9, "batch_size": 1}}, r"PPO of Stable-Baseli"),
         ({"algorithm": "DQN"}, r"DQN gives one command with levels, and group 'lever' has continuous .*PPO, .*SAC"),
@@ -116,3 +121,17 @@ def test_words_become_what_sb3_takes() -> None:
     assert arguments["action_noise"]().shape == (2,)
     assert arguments["train_freq"] == (32, "step")
     assert arguments["gradient_steps"] == 32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
+def test_a_gpu_that_is_not_there_is_said_before_the_run() -> None:
+    config = configuration(options={"device": "cuda"})
+    with pytest.raises(ConfigurationError, match=r"learner\.options\.device: 'cuda', but torch finds no CUDA GPU"):
+        check(config, lever_problem(config))
+
+
+def test_ars_takes_the_configuration_of_its_own_run_folder_which_names_every_key() -> None:
+    config = configuration(algorithm="ARS", options={"n_delta": 2})
+    again = TrainConfiguration.model_validate({**config.model_dump(), "site": config.site})
+    assert "steps" in again.rollout.model_fields_set
+    check(again, lever_problem(again))
