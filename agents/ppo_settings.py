@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ..envs.configuration import Strict
+
+SEQUENCE_STEPS = 16
 
 
 class PpoConfiguration(Strict):
@@ -25,7 +28,9 @@ class PpoConfiguration(Strict):
     gru: PositiveInt | None = Field(
         None, description="width of a recurrent layer that actor and critic share, before their own; absent: no memory"
     )
-    sequence_steps: PositiveInt = Field(16, description="with gru: steps that a gradient reaches back")
+    sequence_steps: PositiveInt | None = Field(
+        None, description=f"with gru: steps that a gradient reaches back; absent: {SEQUENCE_STEPS}"
+    )
     lr: PositiveFloat = 3e-4
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     gamma: float = Field(0.99, ge=0, le=1, description="discount a step; 0 makes a contextual bandit")
@@ -52,6 +57,11 @@ class PpoConfiguration(Strict):
     adam_epsilon: PositiveFloat = 1e-5
 
     @property
+    def gradient_steps(self) -> int:
+        """Steps that a gradient of the recurrent layer reaches back."""
+        return self.sequence_steps or SEQUENCE_STEPS
+
+    @property
     def critic_view(self) -> Literal["own", "joint", "state"]:
         """What the critic sees; see :class:`MappoConfiguration`."""
         return "own"
@@ -73,13 +83,20 @@ class PpoConfiguration(Strict):
                 f"learner.log_std_initial {self.log_std_initial} is below "
                 f"learner.log_std_minimum {self.log_std_minimum}"
             )
-        if self.gru is not None and steps % self.sequence_steps:
-            return f"learner.sequence_steps {self.sequence_steps} does not divide rollout.steps {steps}"
-        if self.gru is not None and (replicas * steps // self.sequence_steps) % self.minibatches:
+        if self.gru is None:
+            if self.sequence_steps is not None:
+                return "learner.sequence_steps is for a recurrent layer; set learner.gru to its width, or leave it out"
+            return None
+        length = self.gradient_steps
+        if steps % length:
             return (
-                f"learner.minibatches {self.minibatches} does not divide the "
-                f"{replicas * steps // self.sequence_steps} sequences of an iteration (rollout.replicas {replicas} x "
-                f"rollout.steps {steps} / learner.sequence_steps {self.sequence_steps})"
+                f"learner.sequence_steps {length} does not divide rollout.steps {steps}; "
+                f"take {math.gcd(length, steps)}, or {math.ceil(steps / length) * length} steps"
+            )
+        if (replicas * steps // length) % self.minibatches:
+            return (
+                f"learner.minibatches {self.minibatches} does not divide the {replicas * steps // length} sequences of "
+                f"an iteration (rollout.replicas {replicas} x rollout.steps {steps} / learner.sequence_steps {length})"
             )
         return None
 

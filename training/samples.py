@@ -151,8 +151,8 @@ class Sampling:
             legal=None if group.legal is None else self._rows(group.legal | ~group.present[..., None]),
             view=view,
             keep=None if memory is None else memory.keep.flatten(1, 2),
-            memory=None if memory is None else memory.starts(settings.sequence_steps),
-            sequence_steps=1 if memory is None else settings.sequence_steps,
+            memory=None if memory is None else memory.starts(settings.gradient_steps),
+            sequence_steps=1 if memory is None else settings.gradient_steps,
             rows_per_step=features.shape[1] // len(own.steps),
         )
         kept = group.present

@@ -28,19 +28,20 @@ from twinloop.training.workers import InProcessCollector, make_collector
 SMALL = RolloutConfiguration(replicas=4, shard_replicas=2, steps=16)
 LEVELS = (-1.0, 0.0, 1.0)
 COMMON: dict[str, Any] = {
-    "hidden": (8,), "epochs": 2, "minibatches": 2, "lr": 1e-2, "sequence_steps": 8, "entropy_coefficient": 0.01,
+    "hidden": (8,), "epochs": 2, "minibatches": 2, "lr": 1e-2, "entropy_coefficient": 0.01,
     "lr_schedule": "linear", "reward_scaling": "return_std",
 }  # fmt: skip
+GRU: dict[str, Any] = {"gru": 5, "sequence_steps": 8}
 KINDS = {
     "ippo": PpoConfiguration(**COMMON),
     "ippo separate": PpoConfiguration(weights="separate", target_kl=0.02, **COMMON),
-    "ippo gru": PpoConfiguration(gru=5, **COMMON),
-    "ippo gru separate": PpoConfiguration(gru=5, weights="separate", **COMMON),
+    "ippo gru": PpoConfiguration(**GRU, **COMMON),
+    "ippo gru separate": PpoConfiguration(**GRU, weights="separate", **COMMON),
     "mappo state": MappoConfiguration(team_reward=True, **COMMON),
     "mappo joint separate": MappoConfiguration(critic="joint", weights="separate", **COMMON),
-    "mappo joint gru": MappoConfiguration(critic="joint", gru=5, **COMMON),
+    "mappo joint gru": MappoConfiguration(critic="joint", **GRU, **COMMON),
     "happo": HappoConfiguration(critic="joint", **COMMON),
-    "happo gru state": HappoConfiguration(gru=5, **COMMON),
+    "happo gru state": HappoConfiguration(**GRU, **COMMON),
 }
 
 
@@ -308,7 +309,7 @@ def test_the_learner_finds_the_log_probabilities_that_the_rollout_had(kind: str)
 
 @pytest.mark.parametrize("weights", ["shared", "separate"])
 def test_values_of_final_observations_follow_from_the_memory_after_the_last_step(weights: Any) -> None:
-    settings = PpoConfiguration(gru=5, weights=weights, **COMMON)
+    settings = PpoConfiguration(**GRU, weights=weights, **COMMON)
     trainer = trainer_of(settings, Waterworks(leaves=False))
     trainer.iterate()
     batch = concatenate(trainer.collector.collect(trainer.policy_weights()))

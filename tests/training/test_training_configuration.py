@@ -50,6 +50,7 @@ def test_what_is_dumped_loads_as_an_equal_one(tmp_path: Path) -> None:
     [
         ("rollout.replicas=30", "replicas 30 is not a multiple of shard_replicas 8"),
         ("rollout.workers=5", "workers 5 exceeds the 4 shards"),
+        ("learner.sequence_steps=8", r"learner\.sequence_steps is for a recurrent layer; set learner\.gru"),
         ("learner.minibatches=7", r"learner\.minibatches 7 does not divide the 512 steps"),
         ("agent_steps=1000", "either iterations or agent_steps"),
         ("iterations=null", "either iterations or agent_steps"),
