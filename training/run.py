@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agents.artifact import Scope, save_artifact
+from ..agents.artifact import save_artifact
 from ..agents.own_signals import OwnSignalsEncoder
-from ..envs.configuration import dump, load_mapping, validate
-from ..envs.errors import ConfigurationError, MissingExtraError, RunError, located
-from ..envs.nameplate import Nameplate
+from ..envs.configuration import dump
+from ..envs.errors import MissingExtraError, RunError, located
 from .best_so_far import BestSoFar
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration
@@ -27,6 +26,7 @@ from .problem import Problem
 from .run_clock import RunClock
 from .run_folder import RunFolder, versions
 from .run_settings import TWIN_REWARD
+from .scope import check_scope, scope_of
 from .shielded_evaluation import UNSHIELDED_REWARD, reward_unshielded
 
 _LOG = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ def train(
     problem = problem or Problem.of(config)
     check(config, problem)  # what is wrong is said before a folder is made
     run.create(config)
-    return _Run(config, run, problem, on_iteration, on_warning or _LOG.warning).run(None)
+    with run.hold():
+        return _Run(config, run, problem, on_iteration, on_warning or _LOG.warning).run(None)
 
 
 def check(config: TrainConfiguration, problem: Problem) -> None:
@@ -101,6 +102,7 @@ def check(config: TrainConfiguration, problem: Problem) -> None:
     if plant is not None:
         nameplate = problem.nameplate()
         plant.check(nameplate, scope_of(config, nameplate), config.evaluation.judge)
+    check_scope(config, problem)
     _check_packages(config)
     check_learning(config, problem)
 
@@ -118,33 +120,23 @@ def resume(
 
     On another ``device`` than it began on it goes on all the same, but numbers are rounded otherwise there. A damaged
     checkpoint is passed over for the one before, and ``on_warning`` is told. Raises
-    :class:`~twinloop.envs.errors.RunError` for a folder without a run or without a checkpoint that is whole.
+    :class:`~twinloop.envs.errors.RunError` for a folder without a run, without a checkpoint that is whole, or in which
+    another process trains.
     """
     run = RunFolder(folder)
     warn = on_warning or _LOG.warning
-    config = run.configuration() if problem is None else _configuration_beside(run, problem)
-    if workers is not None:
-        rollout = validate({**config.rollout.model_dump(), "workers": workers}, type(config.rollout), "--workers")
-        config = config.model_copy(update={"rollout": rollout})
-    if device is not None:
-        config = config.model_copy(update={"device": device})
-    wrong = config.disagreement()
-    if wrong is not None:
-        raise ConfigurationError(f"{run.config_file}, with what was given: {wrong}")
+    given = {"rollout.workers": workers, "device": device}
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = run.configuration(overrides, None if problem is None else problem.site_config)
     problem = problem or Problem.of(config)
     with located(run.config_file):
         check(config, problem)
-    state, complaints = run.checkpoints(config.keep_checkpoints).load_newest(config.device)
-    for complaint in complaints:
-        warn(complaint)
-    run.forget_after(int(state["iteration"]))
-    return _Run(config, run, problem, on_iteration, warn).run(state)
-
-
-def _configuration_beside(run: RunFolder, problem: Problem) -> TrainConfiguration:
-    """The configuration of a run whose site is not announced: its site part is the problem's."""
-    data = {**load_mapping(run.config_file), "site": problem.site_config}
-    return validate(data, TrainConfiguration, str(run.config_file))
+    with run.hold():
+        state, complaints = run.checkpoints(config.keep_checkpoints).load_newest(config.device)
+        for complaint in complaints:
+            warn(complaint)
+        run.forget_after(int(state["iteration"]))
+        return _Run(config, run, problem, on_iteration, warn).run(state)
 
 
 def _check_packages(config: TrainConfiguration) -> None:
@@ -312,11 +304,4 @@ def _save(store: CheckpointStore, boundary: Callable[[], dict[str, Any]]) -> int
     return int(state["iteration"])
 
 
-def scope_of(config: TrainConfiguration, nameplate: Nameplate) -> Scope:
-    """A policy that learnt on layouts that differ per replica is for the interface, any other for its very site."""
-    if config.scope != "auto":
-        return config.scope
-    return "interface" if any(g.statics and not g.static_values for g in nameplate.groups) else "site"
-
-
-__all__ = ["IterationReport", "RunError", "RunInterrupted", "RunResult", "check", "resume", "scope_of", "train"]
+__all__ = ["IterationReport", "RunError", "RunInterrupted", "RunResult", "check", "resume", "train"]

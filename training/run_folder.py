@@ -8,8 +8,10 @@ tensorboard/    the same figures for TensorBoard
 trackers.json   ids of the MLflow and Weights & Biases runs, where there are any
 checkpoints/    see checkpoint.py
 best/           the checkpoint of the best evaluation, with ``early_stop`` or ``artifact: best``
+plant_reference.json    what neutral commands gave on the plant, with ``evaluation.plant``
 result.json     how the run ended, once it has
 artifact/       the trained policy, once the run has ended
+in_use.lock     held by the process that trains here, so that no second one does
 
 Figures of an iteration:
 
@@ -29,22 +31,29 @@ GROUP/...              of the learner of that group of assets
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
-from ..envs.configuration import dump, load
+from ..envs.configuration import dump, load, load_mapping, validate
 from ..envs.errors import RunError
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration, training_model
 from .output_folder import make_folder
 from .seeds import row_seeds
+
+_LOG = logging.getLogger(__name__)
 
 TIMING_FIGURES = ("agent_steps_per_s", "wall_s", "cpu_s")
 """Figures that differ between two equal runs."""
@@ -84,11 +93,39 @@ class RunFolder:
         rows = row_seeds(config.seed, torch.arange(config.rollout.replicas))
         self._write_json("seeds.json", {"run": config.seed, "rows": [int(s) for s in rows]})
 
-    def configuration(self) -> TrainConfiguration:
-        """The resolved configuration; raises RunError where there is no run."""
-        if not self.config_file.is_file():
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the folder to this process as long as it lives; raises RunError where another one has it.
+
+        A lock of the operating system's, which ends with the process, however that ends.
+        """
+        with (self.path / "in_use.lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunError(
+                    f"{self.path}: {file.read().strip() or 'another process'} trains here; "
+                    "wait for its end, or stop it (Ctrl-C, or a SIGTERM), then resume"
+                ) from None
+            except OSError as error:  # a file system without locks must not keep anyone from training
+                _LOG.debug("%s: no lock: %s", self.path, error)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
+    def configuration(self, overrides: Sequence[str] = (), site: BaseModel | None = None) -> TrainConfiguration:
+        """The resolved configuration; raises RunError where there is no run.
+
+        ``site`` takes the place of what the file says, for a site that is not announced.
+        """
+        file = self.config_file
+        if not file.is_file():
             raise RunError(f"{self.path}: no run folder, it has no config.yaml; give one that `twinloop train` made")
-        return load(self.config_file, training_model(self.config_file))
+        if site is not None:
+            return validate({**load_mapping(file, overrides), "site": site}, TrainConfiguration, str(file))
+        return load(file, training_model(file, overrides), overrides)
 
     def checkpoints(self, keep: int) -> CheckpointStore:
         return CheckpointStore(self.path / "checkpoints", keep)

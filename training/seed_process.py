@@ -28,8 +28,10 @@ _REPORT_EVERY_S = 0.2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Begin the seed, or go on with it; returns the exit status."""
-    # A shell that puts a study into the background has SIGINT ignored, and processes inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell that puts a study into the background has SIGINT ignored, and processes inherit that. SIGTERM is how a
+    # cluster's scheduler tells all processes of a job that its time is over.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="twinloop.training.seed_process", description="one seed of a study")
     parser.add_argument("study", type=Path)
     parser.add_argument("seed", type=int)
@@ -69,7 +71,9 @@ def _run(arguments: argparse.Namespace, channel: IO[str]) -> int:
         if folder.checkpoints(1).paths():
             resume(folder.path, tell, workers=arguments.workers, device=arguments.device, on_warning=warn)
             return 0
-        shutil.rmtree(folder.path, ignore_errors=True)  # it ended before its first checkpoint: nothing is lost
+        if folder.path.is_dir():  # it ended before its first checkpoint: nothing is lost
+            with folder.hold():
+                shutil.rmtree(folder.path)
         settings = {"seed": arguments.seed, "rollout.workers": arguments.workers, "device": arguments.device}
         overrides = [f"{key}={value}" for key, value in settings.items() if value is not None]
         file = arguments.study / CONFIG_FILE

@@ -16,6 +16,7 @@ import torch
 
 from twinloop.__main__ import main
 from twinloop.training.checkpoint import CheckpointStore
+from twinloop.training.run_folder import RunFolder
 
 CONFIG = """\
 kind: train
@@ -119,6 +120,20 @@ def test_a_damaged_newest_checkpoint_is_passed_over_aloud(announced: Path, capsy
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_that_another_process_trains_is_left_alone(announced: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", str(announced / "drift.yaml"), "--set", "iterations=1", "--out", str(announced / "runs")]
+    assert main(words) == 0
+    run = run_folder(capsys.readouterr().out)
+    before = (run / "metrics.jsonl").read_bytes()
+    with RunFolder(run).hold():
+        assert main(["train", "--resume", str(run)]) == 2
+    assert re.search(rf"error: .*: process {os.getpid()} on \S+ trains here; wait for its end", capsys.readouterr().err)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert main(["train", "--resume", str(run)]) == 0
+    assert main(["train", "--resume", str(run), "--device", "gpu"]) == 2
+    assert "--set device=gpu: device: 'gpu'; must be cpu, cuda" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -131,6 +146,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_aloud(announced: Path, capsy
         (["drift.yaml", "--set", "site.n_asset=1"], "did you mean 'n_assets'"),
         (["drift.yaml", "--workers", "9"], "workers 9 exceeds the 2 shards"),
         (["drift.yaml", "--set", "learner.controlled={asset: [u7]}"], "no command 'u7'"),
+        (["drift.yaml", "--set", "scope=interface", "--set", "learner.weights=separate"], "serve this very site alone"),
     ],
 )
 def test_wrong_input_is_explained_and_leaves_nothing_behind(

@@ -20,8 +20,8 @@ Train the agents that a configuration describes and write everything into a run 
 configuration, versions, seeds, figures (metrics.jsonl, TensorBoard; MLflow and Weights & Biases by log.mlflow and
 log.wandb), checkpoints, and the artifact at the end.
 
-Ctrl-C stops after saving the last whole iteration; --resume carries on from there, bit for bit, and may use
-another number of workers. Results never depend on the number of workers.
+Ctrl-C, or a SIGTERM, stops after saving the last whole iteration; --resume carries on from there, bit for bit, and
+may use another number of workers. Results never depend on the number of workers.
 
 With --seeds the folder is a study: a run folder a seed below it, each seed in a process of its own with one thread,
 --parallel of them at a time, and a summary with the interquartile mean and its interval. A seed that fails is told
@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; 0 at the end, 1 after a failed seed, 130 after Ctrl-C. Raises TwinloopError for what can be mended."""
     from rich.console import Console
 
+    from ...deploy.commands.termination import terminate_as_interrupt
     from ..run import RunInterrupted
     from ..seeds_run import Study
 
@@ -72,11 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments, resumes_study=arguments.resume is not None and Study.is_study(arguments.resume))
     try:
-        if arguments.seeds is not None:
-            return _run_study(_new_study(arguments, say), arguments, console, say)
-        if arguments.resume is not None and Study.is_study(arguments.resume):
-            return _run_study(Study.open(arguments.resume), arguments, console, say)
-        return _run_one(arguments, console, say)
+        with terminate_as_interrupt():
+            if arguments.seeds is not None:
+                return _run_study(_new_study(arguments, say), arguments, console, say)
+            if arguments.resume is not None and Study.is_study(arguments.resume):
+                return _run_study(Study.open(arguments.resume), arguments, console, say)
+            return _run_one(arguments, console, say)
     except RunInterrupted as stop:
         say(f"\n{stop}")
         return INTERRUPTED
