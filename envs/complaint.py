@@ -24,6 +24,7 @@ UNIT_SUFFIXES = frozenset(
 )
 """Endings of a key that name its unit."""
 SHOWN_LENGTH = 60
+KIND = "kind"
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,16 @@ class Complaint:
 def complaints(error: ValidationError, model: type[BaseModel], data: Any) -> list[Complaint]:
     """Return what is wrong with ``data``, which ``model`` has refused with ``error``, in the order of the model."""
     found: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
+    is_of_another_kind = False
     for detail in error.errors(include_url=False):
         keys, annotation = _walk(model, detail["loc"], data)
+        is_of_another_kind |= detail["type"] == "literal_error" and keys == (KIND,)
         reasons = found.setdefault(keys, [])
         reason = _reason(detail, keys, annotation)
         if reason not in reasons:
             reasons.append(reason)
+    if is_of_another_kind:  # a whole file of another kind: its other keys say nothing more
+        found = {(KIND,): found[(KIND,)]}
     return [Complaint(keys, _sentence(keys, reasons)) for keys, reasons in found.items()]
 
 
@@ -125,7 +130,8 @@ def _described(annotation: Any) -> str:
     """Name what an annotation accepts, for a key that is missing."""
     models = _models(annotation)
     if models:
-        return f"a mapping with keys among {', '.join(_keys_of(models))}"
+        allowed = _keys_of(models)
+        return f"a mapping with keys among {', '.join(allowed)}" if allowed else "a mapping"
     choices = _choices(annotation)
     if choices:
         return f"one of {', '.join(map(str, choices))}"

@@ -116,7 +116,9 @@ class TrainConfiguration(Strict):
     @model_validator(mode="after")
     def _agrees(self) -> TrainConfiguration:
         if (self.iterations is None) == (self.agent_steps is None):
-            raise ValueError("give either iterations or agent_steps, not both and not neither")
+            raise ValueError(
+                "give either iterations or agent_steps, not both and not neither; null takes out one that is in a file"
+            )
         wrong = self.disagreement()
         if wrong is not None:
             raise ValueError(wrong)

@@ -70,6 +70,13 @@ def test_conflicts_and_typing_errors_are_said_at_load(tmp_path: Path, override: 
         read(tmp_path, override)
 
 
+def test_a_file_of_another_kind_is_told_so_and_nothing_else() -> None:
+    demo = Path(__file__).parents[2] / "configs" / "wind_farm" / "demo.yaml"
+    with pytest.raises(ConfigurationError) as caught:
+        load(demo, training_model(demo))
+    assert str(caught.value) == f"{demo}: kind: 'demo'; must be 'train'"
+
+
 def test_loading_a_configuration_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text(BASE)
     code = (
