@@ -18,6 +18,7 @@ from .run_settings import TWIN_REWARD
 FloatArray = NDArray[np.float64]
 
 STUDY_FILE = "study.json"
+COMPARISON_FILE = "comparison.json"
 AXES = {"agent_steps": "agent-steps", "cpu_s": "CPU seconds", "wall_s": "wall seconds"}
 """Figures that a curve can be drawn over, and how axes call them."""
 
@@ -116,8 +117,17 @@ class FinishedRun:
 
 
 def read_runs(paths: Iterable[Path]) -> list[FinishedRun]:
-    """The runs in folders of single seeds and of studies; raises :class:`RunError` for what has not ended."""
-    return [_read(folder) for path in paths for folder in _folders(Path(path))]
+    """The runs in folders of single seeds and of studies; raises :class:`RunError` for what has not ended.
+
+    What an earlier comparison wrote is passed over, since ``runs/*`` names it too.
+    """
+    given = [Path(path) for path in paths]
+    found = [_read(folder) for path in given if not (path / COMPARISON_FILE).is_file() for folder in _folders(path)]
+    if not found:
+        raise RunError(
+            f"{', '.join(map(str, given))}: no runs, only comparisons; give folders that `twinloop train` made"
+        )
+    return found
 
 
 def _folders(path: Path) -> list[Path]:

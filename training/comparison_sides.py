@@ -123,8 +123,9 @@ def _labels(groups: Sequence[Sequence[FinishedRun]], figure: str, by: By, given:
     methods = [flat(group[0].method(figure)) for group in groups]
     keys = dict.fromkeys(key for method in methods for key in method)
     unlike = [key for key in keys if len({str(method.get(key, _ABSENT)) for method in methods}) > 1]
-    # The learner's kind explains most other differences.
-    told = [key for key in unlike if key == "learner.kind"] or unlike
+    kinds = [method.get("learner.kind") for method in methods]
+    # Where every side has a learner of its own, its kind explains most other differences.
+    told = ["learner.kind"] if len(set(kinds)) == len(kinds) else unlike
     labels = []
     for name, method in zip(names, methods, strict=True):
         values = [f"{key.rpartition('.')[2]} {method[key]}" for key in told[:_MOST_DIFFERENCES] if key in method]

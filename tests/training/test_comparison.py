@@ -184,6 +184,9 @@ def test_sides_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> Non
     )
     assert [side.label for side in sides_of(paths)] == ["ppo (lr 0.0003)", "ppo (lr 0.001)"]
     assert [side.label for side in sides_of(paths, labels=["slow", "fast"])] == ["slow", "fast"]
+    three = paths + write_side(tmp_path / "c", [1.0, 2.0, 3.0], learner={"kind": "masac"})
+    kinds = ["ppo (kind ppo; lr 0.0003)", "ppo (kind ppo; lr 0.001)", "ppo (kind masac; lr 0.0003)"]
+    assert [side.label for side in sides_of(three)] == kinds
     with pytest.raises(RunError, match="give 2 different ones"):
         sides_of(paths, labels=["slow"])
 
@@ -331,6 +334,9 @@ def test_the_command_writes_table_picture_and_raw_data(
     assert [s["label"] for s in document["data"]["standings"]] == ["ppo", "sac"]
     assert document["provenance"]["seeds"] == [0, 1, 2, 3, 4]
     assert (out / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert read_runs([*two, out]) == read_runs(two)
+    with pytest.raises(RunError, match="no runs, only comparisons"):
+        read_runs([out])
 
 
 def test_the_command_refuses_with_a_status_and_leaves_nothing_behind(
