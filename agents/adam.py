@@ -18,7 +18,7 @@ class StackedAdam:
         self._epsilon = epsilon
         self._first, self._second = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self._counts = torch.zeros(len(parameters), device=parameters.device)
-        self._in_step = True  # all rows have taken the same number of steps
+        self._in_step: bool | None = True  # whether all rows have taken the same number of steps; None: not known
         self._whole = tuple(x.view(-1) for x in (parameters.detach(), self._first, self._second))
         # views made once; a step then only picks from lists
         self._rows = list(parameters.detach())
@@ -27,6 +27,8 @@ class StackedAdam:
 
     def step(self, rows: Sequence[int] | None, gradients: torch.Tensor, lr: float) -> None:
         """Move the rows of these numbers, None for all, along their gradients ``[len(rows), P]``."""
+        if rows is None and self._in_step is None:
+            self._in_step = self._are_in_step()
         if rows is None and self._in_step:
             # as one long row: the same arithmetic in one call
             parameters, first, second = self._whole
@@ -44,7 +46,7 @@ class StackedAdam:
             [self._steps[k] for k in rows],
             lr,
         )
-        self._in_step = self._are_in_step()
+        self._in_step = None
 
     def _move(
         self,

@@ -54,9 +54,10 @@ class HappoLearner(GroupLearner):
 
 def _ratio(network: ActorCritic, samples: Samples) -> torch.Tensor:
     """New over old probability of each row's action ``[R]``; 1 where the asset was away and did nothing."""
-    batch, rows = everything(samples)
-    passed = network.forward(batch.features, batch.view, batch.memory, batch.keep)
-    density = network.distribution.evaluate(passed.head, network.log_std, batch.actions, batch.legal)
+    batch, rows = everything(replace(samples, view=None))  # what critics alone see
+    seen, _ = network.perceive(batch.features, batch.memory, batch.keep)
+    head = network.actor.forward(seen)[-1]
+    density = network.distribution.evaluate(head, network.log_std, batch.actions, batch.legal)
     ratio = torch.empty_like(batch.log_prob)
     ratio[rows] = torch.exp(density.log_prob - batch.log_prob)
     return ratio if samples.present is None else torch.where(samples.present[0], ratio, 1.0)

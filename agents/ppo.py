@@ -204,10 +204,10 @@ class GroupLearner:
         gradients = network.gradients
         norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         gradients.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        if active is None and len(stacks) == self.network.n_stacks:
-            self._adam.step(None, gradients, lr)
+        if active is None:
+            self._adam.step(None if len(stacks) == self.network.n_stacks else stacks, gradients, lr)
         else:
-            moving = range(len(stacks)) if active is None else active.nonzero().flatten().tolist()
+            moving = active.nonzero().flatten().tolist()
             self._adam.step([stacks[k] for k in moving], gradients[moving], lr)
         if network.log_std.numel():
             network.log_std.clamp_(min=self.settings.log_std_minimum)

@@ -7,6 +7,7 @@ two biases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ class Unrolled:
     memory: torch.Tensor
     before: torch.Tensor
     gates: torch.Tensor
+    new: torch.Tensor
     from_memory: torch.Tensor
 
 
@@ -58,64 +60,64 @@ class GruLayer:
 
         ``keep`` ``[(S,) L, n, 1]``: 0 where the memory was zeroed before the step, else 1.
         """
-        steps = inputs.shape[-3]
         flat = inputs.flatten(-3, -2)
         from_input = _affine(self.input_bias, flat, self.input_weight).view(*inputs.shape[:-1], _GATES * self.width)
-        memory = inputs.new_empty(*inputs.shape[:-1], self.width)
-        before, gates = torch.empty_like(memory), torch.empty_like(from_input)
-        from_memory = torch.empty_like(memory)
+        shape, width = inputs.shape[:-1], self.width
+        memory, before, new = (inputs.new_empty(*shape, width) for _ in range(3))
+        gates, from_memory = inputs.new_empty(*shape, 2 * width), torch.empty_like(from_input)
+        kept: Sequence[torch.Tensor | None] = [None] * shape[-2] if keep is None else keep.unbind(-3)
         h = first
-        for t in range(steps):
-            if keep is not None:
-                h = h * keep.select(-3, t)
-            before.select(-3, t).copy_(h)
-            x = from_input.select(-3, t)
-            u = _affine(self.recurrent_bias, h, self.recurrent_weight)
-            two = torch.sigmoid(x[..., : 2 * self.width] + u[..., : 2 * self.width])
-            r, z = two.chunk(2, -1)
-            v = u[..., 2 * self.width :]
-            n = torch.tanh(x[..., 2 * self.width :] + r * v)
-            h = n + z * (h - n)
-            memory.select(-3, t).copy_(h)
-            gates.select(-3, t).copy_(torch.cat([two, n], -1))
-            from_memory.select(-3, t).copy_(v)
-        return Unrolled(inputs, keep, memory, before, gates, from_memory)
+        steps = (x.unbind(-3) for x in (from_input, before, gates, new, memory, from_memory))
+        for k, x, now, both, n, after, u in zip(kept, *steps, strict=True):
+            h = now.copy_(h) if k is None else torch.mul(h, k, out=now)
+            _affine(self.recurrent_bias, h, self.recurrent_weight, out=u)
+            torch.add(x[..., : 2 * width], u[..., : 2 * width], out=both).sigmoid_()
+            torch.addcmul(x[..., 2 * width :], both[..., :width], u[..., 2 * width :], out=n).tanh_()
+            h = torch.addcmul(n, both[..., width:], h - n, out=after)
+        return Unrolled(inputs, keep, memory, before, gates, new, from_memory[..., 2 * width :])
 
     def backward(self, done: Unrolled, d_memory: torch.Tensor) -> None:
         """Overwrite the gradients, from the loss's derivative by the memory after each step ``[(S,) L, n, H]``."""
-        d_input, d_recurrent = torch.empty_like(done.gates), torch.empty_like(done.gates)
+        (r, z), n = done.gates.chunk(2, -1), done.new
+        # What the derivative by the memory is multiplied with does not depend on it, so it is made for all steps at
+        # once: by what goes into reset, update, U_n h and new.
+        d_new = (1.0 - z) * (1.0 - n * n)
+        d_kept = d_new * r
+        slopes = torch.stack(
+            [d_kept * done.from_memory * (1.0 - r), (done.before - n) * z * (1.0 - z), d_kept, d_new], -2
+        )
+        d_gates = torch.empty_like(slopes)
+        back = self.recurrent_weight.transpose(-2, -1).contiguous()
+        kept: Sequence[torch.Tensor | None] = [None] * d_memory.shape[-3] if done.keep is None else done.keep.unbind(-3)
+        steps = zip(d_memory.unbind(-3), slopes.unbind(-4), d_gates.unbind(-4), z.unbind(-3), kept, strict=True)
         carried: torch.Tensor | None = None
-        for t in reversed(range(d_memory.shape[-3])):
-            d = d_memory.select(-3, t)
+        for d, slope, by_gate, update, k in reversed(list(steps)):
             if carried is not None:
                 d = d + carried
-            r, z, n = done.gates.select(-3, t).chunk(_GATES, -1)
-            h, v = done.before.select(-3, t), done.from_memory.select(-3, t)
-            d_new = d * (1.0 - z) * (1.0 - n * n)
-            d_reset = d_new * v * r * (1.0 - r)
-            d_update = d * (h - n) * z * (1.0 - z)
-            d_input.select(-3, t).copy_(torch.cat([d_reset, d_update, d_new], -1))
-            through = torch.cat([d_reset, d_update, d_new * r], -1)
-            d_recurrent.select(-3, t).copy_(through)
-            carried = through @ self.recurrent_weight.transpose(-2, -1) + d * z
-            if done.keep is not None:
-                carried = carried * done.keep.select(-3, t)
-        flat = [x.flatten(-3, -2) for x in (done.inputs, done.before, d_input, d_recurrent)]
+            torch.mul(d.unsqueeze(-2), slope, out=by_gate)
+            carried = _affine(d * update, by_gate[..., :_GATES, :].flatten(-2), back)
+            if k is not None:
+                carried.mul_(k)
+        d_recurrent = d_gates[..., :_GATES, :].flatten(-2)
+        d_input = torch.cat([d_gates[..., :2, :].flatten(-2), d_gates[..., 3, :]], -1)
+        inputs, before, d_input, d_recurrent = (
+            x.flatten(-3, -2) for x in (done.inputs, done.before, d_input, d_recurrent)
+        )
         for target, value in zip(
             self._gradients,
             (
-                flat[0].transpose(-2, -1) @ flat[2],
-                flat[1].transpose(-2, -1) @ flat[3],
-                flat[2].sum(-2, keepdim=flat[2].dim() == 3),
-                flat[3].sum(-2, keepdim=flat[3].dim() == 3),
+                inputs.transpose(-2, -1) @ d_input,
+                before.transpose(-2, -1) @ d_recurrent,
+                d_input.sum(-2, keepdim=d_input.dim() == 3),
+                d_recurrent.sum(-2, keepdim=d_recurrent.dim() == 3),
             ),
             strict=True,
         ):
             target.copy_(value)
 
 
-def _affine(bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return torch.addmm(bias, x, weight) if weight.dim() == 2 else torch.baddbmm(bias, x, weight)
+def _affine(bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.addmm(bias, x, weight, out=out) if weight.dim() == 2 else torch.baddbmm(bias, x, weight, out=out)
 
 
 def _views(
