@@ -94,6 +94,8 @@ class RayCollector:
             worker.ask(shared, self._n_steps)
 
     def finish(self) -> list[Rollout]:
+        for worker in self._workers:
+            worker.wait_from_now()
         while waiting := [w for w in self._workers if w.result is None]:
             poll_s = _POLL_RECOVERING_S if any(w.is_recovering for w in waiting) else _POLL_S
             ready, _ = self._ray.wait(

@@ -17,6 +17,8 @@ ATTEMPTS = 3
 """Times that a worker may fail in one iteration before the run ends."""
 START_S = 300.0
 """What a new worker has to come up and build its twins, on a machine under load; then ``hang_timeout_s`` holds."""
+SILENT_S = 30.0
+"""How long a process that came up may leave a question unanswered before its first step: imports hold it up."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +41,8 @@ class WorkerHandle:
         self._failures: list[str] = []
         self._failed_at: float | None = None
         self._life: Any = None  # a question about steps taken that is not answered yet
-        self._steps = -1
+        self._asked_at = 0.0
+        self._steps = -1  # nothing was heard of it yet
         self._alive_at = 0.0
         self._must_restore = False
         self.states: list[Packed] | None = None
@@ -54,8 +57,9 @@ class WorkerHandle:
         # A concurrency group has a thread of its own, which answers while a rollout runs.
         remote = self._ray.remote(concurrency_groups={"life": 1}, scheduling_strategy="SPREAD")(ShardWorker)
         self._actor = remote.remote(self._problem, self._plans)
-        self._steps, self._life = -1, None
+        self._steps = -1
         self._alive_at = time.monotonic()
+        self._ask_for_life(self._alive_at)
 
     def describe(self) -> Any:
         """Reference to :meth:`ShardWorker.process`."""
@@ -79,6 +83,10 @@ class WorkerHandle:
         self.pending = self._actor.collect.remote(self._weights, self._n_steps, states)
         self.result = None
         self._alive_at = time.monotonic()
+
+    def wait_from_now(self) -> None:
+        """What the driver did since :meth:`ask`, such as learning, is not the worker's silence."""
+        self._alive_at = self._asked_at = time.monotonic()
 
     def take(self) -> None:
         """Fetch the rollout that is ready; when it failed, have it gathered again by a new worker.
@@ -111,10 +119,10 @@ class WorkerHandle:
             self._replace(type(error).__name__)
 
     def watch(self) -> None:
-        """Replace the worker when it takes no step for too long."""
+        """Replace the worker when it takes no step for too long, or no longer answers."""
         now = time.monotonic()
         if self._life is None:
-            self._life = self._actor.steps_taken.options(concurrency_group="life").remote()
+            self._ask_for_life(now)
         elif self._ray.wait([self._life], timeout=0)[0]:
             try:
                 steps = int(self._ray.get(self._life))
@@ -126,14 +134,28 @@ class WorkerHandle:
                 self._steps, self._alive_at = steps, now
             if steps > 0:
                 self._note_recovery()
-        allowed_s = self._hang_timeout_s if self._steps > 0 else max(START_S, self._hang_timeout_s)
-        if now - self._alive_at > allowed_s:
+        hung = self._hung_for(now)
+        if hung is not None:
             if len(self._failures) + 1 >= ATTEMPTS:
                 raise RunError(
-                    f"rollout worker {self._number} hung {ATTEMPTS} times in one iteration, taking no step for "
-                    f"{allowed_s:g} s; raise rollout.hang_timeout_s if a step may take longer"
+                    f"rollout worker {self._number} hung {ATTEMPTS} times in one iteration: it {hung}; "
+                    "raise rollout.hang_timeout_s if a step may take longer"
                 )
-            self._replace(f"took no step for {allowed_s:g} s")
+            self._replace(hung)
+
+    def _ask_for_life(self, now: float) -> None:
+        self._life = self._actor.steps_taken.options(concurrency_group="life").remote()
+        self._asked_at = now
+
+    def _hung_for(self, now: float) -> str | None:
+        """In which way the worker hangs, or None. One that is building its twins still answers."""
+        allowed_s = self._hang_timeout_s if self._steps > 0 else max(START_S, self._hang_timeout_s)
+        if now - self._alive_at > allowed_s:
+            return f"took no step for {allowed_s:g} s"
+        silent_s = max(SILENT_S, self._hang_timeout_s)
+        if self._steps == 0 and self._life is not None and now - self._asked_at > silent_s:
+            return f"did not answer for {silent_s:g} s before its first step"
+        return None
 
     def close(self) -> None:
         """End the worker."""

@@ -21,6 +21,7 @@ import torch
 
 from twinloop.envs.errors import NumericalError
 from twinloop.envs.twin import Readings, Tensors
+from twinloop.training import worker_handle
 from twinloop.training.benchmarks.reference_task import (
     GROUP,
     DriftConfig,
@@ -183,6 +184,48 @@ class RaisesOnceSite(DriftSite):
     def twin(self, config: DriftConfig, n_replicas: int, device: str, dtype: torch.dtype) -> DriftTwin:
         os.environ["TWINLOOP_TEST_TROUBLE"] = str(self._where)
         return RaisesOnceTwin(config, n_replicas, device, dtype)
+
+
+class StopsOnceSite(DriftSite):
+    """The first process that builds the twin stops there, as one does that waits for a licence for ever."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+
+    def twin(self, config: DriftConfig, n_replicas: int, device: str, dtype: torch.dtype) -> DriftTwin:
+        if not self._where.exists():
+            self._where.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().twin(config, n_replicas, device, dtype)
+
+
+def test_a_worker_that_stops_before_its_first_step_is_replaced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_handle, "SILENT_S", 1.0)
+    weights, expected = undisturbed(1)
+    config = configuration(1, hang_timeout_s=1.0)
+    by_value()
+    with make_collector(Problem.of(config, StopsOnceSite(tmp_path / "stopped")), config) as collector:
+        batches = [concatenate(collector.collect(weights))]
+        # At least: with so little patience a busy machine's next one may be given up as well.
+        assert collector.figures()["rollout/replaced_workers"] >= 1.0
+    assert same(expected, batches)
+
+
+def test_a_driver_that_is_busy_for_longer_than_a_hang_gives_no_worker_up() -> None:
+    weights, expected = undisturbed(2)
+    config = configuration(1, busy_s=0.006, hang_timeout_s=1.0)
+    with make_collector(drift_problem(config), config) as collector:
+        assert isinstance(collector, RayCollector)
+        batches = [concatenate(collector.collect(weights))]
+        before = collector.figures()
+        collector._workers[0]._life = None  # no earlier answer waits, from which it could learn that steps were taken
+        collector.start(weights)  # 2 s of work
+        time.sleep(1.5)  # as when it learns while the next rollout is gathered
+        batches.append(concatenate(collector.finish()))
+        assert collector.figures() == before
+    assert same(expected, batches)
 
 
 def test_an_error_that_does_not_come_again_costs_no_data(tmp_path: Path) -> None:
