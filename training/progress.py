@@ -18,8 +18,8 @@ PLAIN_EVERY_S = 5.0
 
 
 def describe(report: IterationReport) -> str:
-    """Reward, evaluations, critic's fit, step size of the policy, speed and time left, in one line."""
-    f = report.figures
+    """Reward, newest evaluations, critic's fit, step size of the policy, speed and time left, in one line."""
+    f = {**report.evaluations, **report.figures}
     parts = [
         f"{label} {f[key]:.4g}"
         for key, label in (("reward/mean", "reward"), (TWIN_REWARD, "evaluation"), (PLANT_GAIN, "plant gain"))

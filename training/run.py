@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from .plant_evaluation import PlantEvaluation
 from .problem import Problem
 from .run_clock import RunClock
 from .run_folder import RunFolder, versions
-from .run_settings import TWIN_REWARD
+from .run_settings import PLANT_GAIN, TWIN_REWARD
 from .scope import check_scope, scope_of
 from .shielded_evaluation import UNSHIELDED_REWARD, reward_unshielded
 
@@ -34,7 +34,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IterationReport:
-    """One iteration as progress displays want it. ``figures`` also go to metrics.jsonl and the trackers."""
+    """One iteration as progress displays want it. ``figures`` also go to metrics.jsonl and the trackers.
+
+    ``evaluations``: the newest of each, since most iterations have none.
+    """
 
     iteration: int
     n_iterations: int
@@ -42,6 +45,7 @@ class IterationReport:
     agent_steps_per_s: float
     remaining_s: float
     figures: Mapping[str, float]
+    evaluations: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class _Run:
         self._best = BestSoFar(config.evaluation.judge, config.early_stop)
         self._keeps_best = config.early_stop is not None or config.artifact == "best"
         self._figures: dict[str, float] = {}
+        self._evaluations: dict[str, float] = {}
         self._first = self._first_agent_steps = 0
 
     def run(self, state: Mapping[str, Any] | None) -> RunResult:
@@ -210,6 +215,7 @@ class _Run:
                 figures |= self._plant.evaluate(self._save_artifact(trainer, Path(folder) / "artifact", {}))
         rate = (trainer.agent_steps - self._first_agent_steps) / clock.sitting_s
         self._figures = figures | {"agent_steps_per_s": rate} | clock.figures()
+        self._evaluations |= {name: figures[name] for name in (TWIN_REWARD, PLANT_GAIN) if name in figures}
         self._best.take(trainer.iteration, figures)
 
     def _boundary(self, trainer: Learning) -> Callable[[], dict[str, Any]]:
@@ -229,6 +235,7 @@ class _Run:
                 self._figures["agent_steps_per_s"],
                 left * clock.sitting_s / (trainer.iteration - self._first),
                 self._figures,
+                dict(self._evaluations),
             )
         )
 

@@ -30,8 +30,12 @@ from .tune_space import Space
 from .tune_trial import AGENT_STEPS, ITERATION, NUMBER, TRIAL, TrialPlan, trainable
 
 STATE = "tune"
-STRUCTURAL = ("kind", "hidden", "critic_hidden", "gru", "weights", "critic_view", "controlled")
-"""Keys of a learner that shape its networks: weights cannot go from one shape to another."""
+STRUCTURAL = (
+    *("kind", "controlled", "hidden", "critic_hidden", "gru", "weights", "critic"),
+    *("buffer", "temperature_per", "short_horizon.weights", "short_horizon.critic_hidden"),
+    *("algorithm", "policy", "options.policy_kwargs", "options.buffer_size", "federated"),
+)
+"""Keys of a learner that shape what it keeps: weights and memories cannot go from one shape to another."""
 
 _REDUCTION = 4.0
 
@@ -160,7 +164,7 @@ def _check(config: TrainConfiguration, settings: SearchConfiguration, space: Spa
         raise ConfigurationError("early_stop: trials of a population meet at each perturbation; leave it out")
     for key in space.domains:
         section, _, name = key.partition(".")
-        if section != "learner" or name.partition(".")[0] in STRUCTURAL:
+        if section != "learner" or any(name == shaping or name.startswith(f"{shaping}.") for shaping in STRUCTURAL):
             raise ConfigurationError(
                 f"{key}: population-based training hands weights from trial to trial, so it changes only keys of the "
                 f"learner that leave their shape alone (not {', '.join(STRUCTURAL)}); use --scheduler asha for others"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -55,3 +56,10 @@ def test_on_a_terminal_a_running_seed_has_a_bar_and_an_ended_one_a_lasting_line(
 def test_evaluations_are_told_where_an_iteration_has_them() -> None:
     told = describe(report(3, **{"evaluation/reward": -0.25, "plant/gain": 0.031, "asset/approximate_kl": 0.01}))
     assert told.startswith("reward -1.5  evaluation -0.25  plant gain 0.031  kl 0.010")
+
+
+def test_the_newest_evaluation_stays_in_sight_until_the_next_one() -> None:
+    later = replace(report(4), evaluations={"evaluation/reward": -0.25})
+    assert describe(later).startswith("reward -1.5  evaluation -0.25  ")
+    now = replace(report(5, **{"evaluation/reward": -0.125}), evaluations={"evaluation/reward": -0.25})
+    assert describe(now).startswith("reward -1.5  evaluation -0.125  ")

@@ -133,6 +133,12 @@ def test_the_command_searches_and_prints_every_trial(
         ({"evaluation": {}}, {"learner.lr": {"choice": [0.1]}}, {}, r"set evaluation\.every"),
         ({}, {"iterations": {"choice": [2, 3, 4]}}, {}, "must be the same for all trials"),
         ({}, {"learner.hidden": {"choice": [[8], [4]]}}, {"scheduler": "pbt"}, r"learner\.hidden: population-based"),
+        (
+            {"learner": {"kind": "mappo", "minibatches": 1}},
+            {"learner.critic": {"choice": ["joint", "state"]}},
+            {"scheduler": "pbt"},
+            r"learner\.critic: population-based",
+        ),
         ({}, {"learner.lr": {"choice": [0.1]}}, {"scheduler": "pbt", "samples": 3}, "at least 4 trials"),
         ({}, {"learner.lr": {"choice": [0.1]}}, {"metric": "plant/gain"}, r"add evaluation\.plant"),
         (
