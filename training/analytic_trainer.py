@@ -115,7 +115,7 @@ class AnalyticTrainer:
         for (name, outputs), slope in zip(heads.items(), slopes, strict=True):
             figures |= {f"{name}/{k}": v for k, v in self._update(name, outputs, slope, before, progress).items()}
             if self.iteration < self._settings.normalise_iterations:
-                present = before.present[name].numpy()
+                present = before.present[name].cpu().numpy()
                 self._moments[name].add(features[name].numpy()[present])
             self.agent_steps += steps * int(before.present[name].sum())
         return figures
@@ -152,7 +152,7 @@ class AnalyticTrainer:
         self, name: str, outputs: list[torch.Tensor], slope: torch.Tensor, readings: Readings, progress: float
     ) -> dict[str, float]:
         """One Adam step along ``slope`` ``[B, N, K]``, the reward's derivative by the actions."""
-        network, present = self._networks[name], readings.present[name][..., None]
+        network, present = self._networks[name], readings.present[name].cpu()[..., None]
         head = outputs[-1]
         # beyond a stop only a slope that leads back counts
         free = (head.abs() < 1.0) | (head * slope < 0)
