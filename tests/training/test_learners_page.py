@@ -32,7 +32,7 @@ def test_every_snippet_is_a_learner() -> None:
     assert {s["kind"] for s in SNIPPETS} == {"ppo", "mappo", "happo", "masac", "analytic", "sb3"}
 
 
-COLUMNS = {
+COLUMNS: dict[str, dict[str, Any]] = {
     "ppo, mappo": {"kind": "mappo"},
     "happo": {"kind": "happo"},
     "masac": {"kind": "masac"},
