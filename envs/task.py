@@ -17,11 +17,15 @@ class Score:
     """Scores of one step.
 
     ``reward[g]``: ``[B, N]``; ``costs[name]``: ``[B, N]``, never folded into the reward; ``terminated``: ``[B]`` bool.
+    ``cut[g]``: ``[B, N]`` bool, assets that left in this step because a limit of their own cut their part short, not
+    because it ended, whatever became of the others: what would have come counts, and ``after`` holds what they saw
+    last. None where a task knows of no such thing; for all steps or for none.
     """
 
     reward: Tensors
     terminated: torch.Tensor
     costs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    cut: Tensors | None = None
 
 
 @runtime_checkable

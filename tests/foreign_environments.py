@@ -20,14 +20,14 @@ class Rescue(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo pu
     """Scouts that may die and come back, and a base that never does; unlike spaces, a mask, noise of its own.
 
     Scout k dies in step 2 + k where its action is 1, and is back two steps later. Reward: the step's number, and 100
-    for a death.
+    for a death. ``leave_at``: the step in which scout 2 is truncated and scout 1 vanishes without a word.
     """
 
     metadata = {"name": "rescue_v0", "render_modes": []}
     render_mode = None
 
-    def __init__(self, max_cycles: int = 8, cut_at: int | None = None) -> None:
-        self.max_cycles, self.cut_at = max_cycles, cut_at
+    def __init__(self, max_cycles: int = 8, cut_at: int | None = None, leave_at: int = 0) -> None:
+        self.max_cycles, self.cut_at, self.leave_at = max_cycles, cut_at, leave_at
         self.scouts = [f"scout_{k}" for k in range(N_SCOUTS)]
         self.possible_agents = [*self.scouts, "base"]
         self.agents: list[str] = []
@@ -58,12 +58,16 @@ class Rescue(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo pu
         there = [a for a in self.possible_agents if a == "base" or not self.gone[a]]
         over = self.t >= (self.cut_at or self.max_cycles)
         told = [a for a in self.possible_agents if a in acted or a in there]
+        left = self.scouts[2] if self.t == self.leave_at else None
+        if self.leave_at and self.t >= self.leave_at:
+            there = [a for a in there if a not in self.scouts[1:]]
+            told = [a for a in told if a in there or a == left]
         self.agents = [] if over else there
         return (
             {a: self._see(a) for a in told},
             {a: self.t + 100.0 * (a in dead) for a in told},
             {a: a in dead for a in told},
-            {a: over and a not in dead for a in told},
+            {a: (over or a == left) and a not in dead for a in told},
             {a: {} for a in told},
         )
 

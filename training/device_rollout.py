@@ -93,6 +93,11 @@ class DeviceShard:
             commands = self._decide(recorders, t)
             after = self._twin.step(commands)
             score = self._task.score(before, commands, after)
+            if score.cut is not None:
+                raise ConfigurationError(
+                    f"rollouts on the device: task {self._task.name!r} cuts assets one by one, which works on the "
+                    "host; take device cpu"
+                )
             for name, recorder in recorders.items():
                 recorder.reward[t] = score.reward[name]
                 recorder.present_after[t] = after.present[name]

@@ -81,6 +81,7 @@ class GroupRecorder:
         self._legal: list[Flags] = []
         self._executed: list[Float32] = []
         self._penalties: list[Float32] = []
+        self._cut: list[Flags] = []
         self._memory = np.zeros((*shape[1:], actor.n_memory), np.float32)
         self._fresh = np.ones(shape[1:], np.bool_)
         if begin is not None:
@@ -127,6 +128,12 @@ class GroupRecorder:
         self._executed.append(executed)
         self._penalties.append(penalty)
 
+    def leave(self, t: int, cut: Flags) -> Flags:
+        """Keep who was cut with step ``t`` of those who are gone after it, and return that, ``[B, N]``."""
+        left: Flags = cut & self._present[t] & ~self._present_after[t]
+        self._cut.append(left)
+        return left
+
     def begin_again(self, rows: Flags) -> None:
         """New episodes in ``rows`` ``[B]``: nothing is remembered there."""
         self._fresh[rows] = True
@@ -161,6 +168,7 @@ class GroupRecorder:
             legal=np.stack(self._legal) if self._legal else None,
             first_memory=self._first_memory,
             fresh=self._all_fresh,
+            cut=np.stack(self._cut) if self._cut else None,
             executed=np.stack(self._executed) if self._executed else None,
             penalty=np.stack(self._penalties) if self._penalties else None,
         )

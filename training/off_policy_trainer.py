@@ -119,17 +119,22 @@ class OffPolicyTrainer:
     def _remember(self, batch: Rollout, is_warm: bool) -> None:
         """Put an iteration's joint steps into memory, oldest first; whatever belongs to an absent asset is zero."""
         rewards = self._rewards(batch)
-        columns: list[NDArray[Any]] = [batch.terminated[..., None]]
+        is_over = batch.terminated
+        for group in batch.groups.values():
+            if group.cut is not None:  # there each asset's own flag says for whom it is over
+                is_over = is_over & ~group.cut.any(2)
+        columns: list[NDArray[Any]] = [is_over[..., None]]
         for name, group in batch.groups.items():
             actions = group.actions if group.executed is None else np.clip(group.executed, -1.0, 1.0)
-            now, after = group.present[..., None], group.present_after[..., None]
+            goes_on = group.goes_on(batch.terminated)
+            now, after = group.present[..., None], goes_on[..., None]
             parts = [
                 np.where(now, group.features, np.float32(0)),
                 np.where(now, actions, np.float32(0)),
                 np.where(after, _what_followed(batch, group), np.float32(0)),
             ]
             columns += [x.reshape(*x.shape[:2], -1) for x in parts]
-            columns += [rewards[name], group.present, group.present_after]
+            columns += [rewards[name], group.present, goes_on]
             self.agent_steps += int(group.present.sum())
             if self._settings.normalise_features and not is_warm:
                 self._moments[name].add(group.features[group.present])
@@ -228,5 +233,7 @@ def _what_followed(batch: Rollout, group: GroupRollout) -> Float32:
     """Features after every step ``[T, B, N, F]``: those that a cut episode ended with, never those after a reset."""
     following = np.concatenate([group.features[1:], group.last_features[None]])
     if len(group.final_features):
-        following[batch.final_index[:, 0], batch.final_index[:, 1]] = group.final_features
+        t, b = batch.final_index[:, 0], batch.final_index[:, 1]
+        ended = batch.valued_at_end(group)[..., None]
+        following[t, b] = np.where(ended, group.final_features, following[t, b])
     return following

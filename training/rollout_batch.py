@@ -22,12 +22,15 @@ class GroupRollout:
 
     ``features`` ``[T, B, N, F]`` raw; ``actions`` ``[T, B, N, K]`` not clipped; ``log_prob``, ``reward`` ``[T, B, N]``;
     ``present``, ``present_after`` ``[T, B, N]`` before and after the step (before a reset); ``last_features``
-    ``[B, N, F]`` what comes next; ``final_features`` ``[E, N, F]`` what truncated episodes ended with.
+    ``[B, N, F]`` what comes next; ``final_features`` ``[E, N, F]`` what truncated episodes ended with, and what was
+    seen where an asset was cut.
 
     Where it applies, else None: ``legal`` ``[T, B, N, L]``, the levels that could be chosen; ``first_memory``
     ``[B, N, H]``, what recurrent actors remembered before step 0; ``fresh`` ``[T, B, N]``, True where that memory was
-    zero before the step (a new episode, an asset that is or was away); behind a shield ``executed`` ``[T, B, N, K]``,
-    the action that the twin obeyed, and ``penalty`` ``[T, B, N]``, what a learner subtracts from the reward.
+    zero before the step (a new episode, an asset that is or was away); ``cut`` ``[T, B, N]``, True where an asset left
+    with the step though nothing ended for it (:class:`~twinloop.envs.task.Score`); behind a shield ``executed``
+    ``[T, B, N, K]``, the action that the twin obeyed, and ``penalty`` ``[T, B, N]``, what a learner subtracts from the
+    reward.
     """
 
     features: Float32
@@ -41,8 +44,15 @@ class GroupRollout:
     legal: Flags | None = None
     first_memory: Float32 | None = None
     fresh: Flags | None = None
+    cut: Flags | None = None
     executed: Float32 | None = None
     penalty: Float32 | None = None
+
+    def goes_on(self, terminated: Flags) -> Flags:
+        """For whom something followed the step, or would have but for a limit, ``[T, B, N]``; ``terminated``
+        ``[T, B]``."""
+        stays: Flags = self.present_after & ~terminated[..., None]
+        return stays if self.cut is None else stays | self.cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +74,12 @@ class Rollout:
     state: Float32 | None = None
     last_state: Float32 | None = None
     final_state: Float32 | None = None
+
+    def valued_at_end(self, group: GroupRollout) -> Flags:
+        """Whose final features count, ``[E, N]``: all where an episode was truncated, else those who were cut alone."""
+        t, b = self.final_index[:, 0], self.final_index[:, 1]
+        everyone = np.broadcast_to(self.truncated[t, b][:, None], (len(t), group.present.shape[2]))
+        return everyone if group.cut is None else everyone | group.cut[t, b]
 
 
 _LEAD_WITH_REPLICAS = ("last_features", "final_features", "first_memory", "last_state", "final_state")

@@ -51,7 +51,7 @@ class CentralTable:
 
 def seen(group: GroupRollout, batch: Rollout, standard: tuple[Float32, Float32], clip: float) -> Seen:
     """The features of a group as its learner sees them."""
-    last, final = _what_follows(batch, group.present_after)
+    last, final = _what_follows(batch, group)
     parts = (
         (group.features, group.present),
         (group.last_features, last),
@@ -133,8 +133,8 @@ class Sampling:
         memory = self._remembered(group, features, learner) if settings.gru is not None else None
         value, next_value = self._values(batch, own, central, features, view, memory, learner)
         done = batch.terminated | batch.truncated
-        # An asset that is gone after the step has nothing to come; one that is back starts afresh.
-        terminated = batch.terminated[..., None] | ~group.present_after
+        # An asset that is gone after the step has nothing to come, unless it was cut; one that is back starts afresh.
+        terminated = ~group.goes_on(batch.terminated)
         ended = done[..., None] | ~group.present_after
         value = where(group.present, value)
         advantage, returns = generalised_advantages(
@@ -193,7 +193,8 @@ class Sampling:
             if memory is not None:
                 everywhere = self._unrowed(memory.after.flatten(1, 2), n_steps * n_rows, n_assets)
                 before = self._rows(everywhere.reshape(n_steps, n_rows, n_assets, -1)[t, b], 1)
-            next_value[t, b] = follow(own.final, (n_steps + 1) * n_rows, before)
+            final = follow(own.final, (n_steps + 1) * n_rows, before)
+            next_value[t, b] = np.where(batch.valued_at_end(batch.groups[self._name]), final, next_value[t, b])
         return value, next_value
 
     def _remembered(self, group: GroupRollout, features: torch.Tensor, learner: GroupLearner) -> _Remembered:
@@ -243,10 +244,11 @@ def where(present: Flags, array: Floats) -> NDArray[Any]:
     return np.where(present if present.ndim == array.ndim else present[..., None], array, array.dtype.type(0))
 
 
-def _what_follows(batch: Rollout, present_after: Flags) -> tuple[Flags, Flags]:
+def _what_follows(batch: Rollout, group: GroupRollout) -> tuple[Flags, Flags]:
     """Who is there in the last features ``[B, N]`` and the final ones ``[E, N]``.
 
     Where an episode ended with the last step nobody is said to be: the value of what comes next is then not used.
     """
     ended = batch.terminated[-1] | batch.truncated[-1]
-    return present_after[-1] & ~ended[:, None], present_after[batch.final_index[:, 0], batch.final_index[:, 1]]
+    valued = group.present_after if group.cut is None else group.present_after | group.cut
+    return group.present_after[-1] & ~ended[:, None], valued[batch.final_index[:, 0], batch.final_index[:, 1]]

@@ -19,9 +19,10 @@ from ..envs.encoder import Encoder, MaskingEncoder
 from ..envs.nameplate import Nameplate
 from ..envs.task import Score, Task
 from ..envs.twin import Readings, Tensors, Twin
+from .episode_ends import EpisodeEnds, rows_with, seen_last
 from .episode_returns import EpisodeReturns
 from .group_recorder import Draws, GroupRecorder, Mind
-from .numerical_guard import check_features, check_readings, check_reward
+from .numerical_guard import Where, check_features, check_readings, check_reward
 from .problem import Problem
 from .rollout_batch import Flags, PolicyWeights, Rollout
 from .seeds import episode_seeds, row_seeds
@@ -97,7 +98,7 @@ class Shard:
         recorders = {name: self._recorder(number, name, weights, n_steps) for number, name in enumerate(self._layouts)}
         terminated = np.zeros((n_steps, self._plan.n_replicas), np.bool_)
         truncated = np.zeros_like(terminated)
-        ends = _Ends()
+        ends = EpisodeEnds()
         costs: dict[str, list[float]] = {}
         states: list[Float32] = []
         for t in range(n_steps):
@@ -107,7 +108,8 @@ class Shard:
             self._episode_step += 1
             terminated[t] = _array(score.terminated)
             truncated[t] = (self._episode_step >= self._task.horizon) & ~terminated[t]
-            self._move_on(after, t, terminated[t], truncated[t], recorders, ends)
+            cut = self._cut(score, recorders, t)
+            self._move_on(after, t, terminated[t], truncated[t], cut, recorders, ends)
             self.steps_taken += 1
         self._step += n_steps
         for name, recorder in recorders.items():
@@ -138,7 +140,7 @@ class Shard:
             commands = self._shielding.obeyed(recorders, self._layouts, costs)
         score = self._task.score(before, commands, after)
         where, first = self._where_after, self._plan.first_replica
-        check_readings(after, self._nameplate, self._groups, first, where, self._plan.wants_state)
+        self._check(after, where)
         for name, recorder in recorders.items():
             recorder.get(t, _array(score.reward[name]), _array(after.present[name]))
             check_reward(*recorder.reward(t), self._nameplate, name, first, where)
@@ -159,33 +161,42 @@ class Shard:
             commands[name] = torch.from_numpy(decided).to(device, dtype)
         return commands
 
+    def _cut(self, score: Score, recorders: Mapping[str, GroupRecorder], t: int) -> dict[str, Flags]:
+        """Who was cut with step ``t``, ``[B, N]`` a group, noted; nothing where the task knows of no such thing."""
+        if score.cut is None:
+            return {}
+        return {name: recorder.leave(t, _array(score.cut[name])) for name, recorder in recorders.items()}
+
     def _move_on(
         self,
         after: Readings,
         t: int,
         terminated: Flags,
         truncated: Flags,
+        cut: Mapping[str, Flags],
         recorders: Mapping[str, GroupRecorder],
-        ends: _Ends,
+        ends: EpisodeEnds,
     ) -> None:
         """Encode what comes next, over resets where episodes ended."""
         done = terminated | truncated
-        if not done.any():
-            self._readings = after
-            self._features, self._memory = self._encode(after, self._memory)
-            return
-        wants_final = self._plan.bootstrap and bool(truncated.any())
+        rows = rows_with(cut)
+        finals = truncated if rows is None else truncated | rows
+        wants_final = self._plan.bootstrap and bool(finals.any())
         everything = bool(done.all())
         features: dict[str, Float32] = {}
         memory: dict[str, Mapping[str, Any]] = {}
         if wants_final or not everything:
             features, memory = self._encode(after, self._memory)
         if wants_final:
-            rows = np.flatnonzero(truncated)
-            ends.index.append(np.stack([np.full(rows.size, t), rows], 1))
-            ends.features.append({name: array[truncated].copy() for name, array in features.items()})
-            if self._site_state is not None:
-                ends.states.append(self._site_state.of(after)[truncated])
+            last, seen = after, features
+            if rows is not None:
+                last = seen_last(after, cut)
+                self._check(last, self._where)
+                seen, _ = self._encode(last, self._memory)
+            ends.add(t, finals, seen, None if self._site_state is None else self._site_state.of(last))
+        if not done.any():
+            self._readings, self._features, self._memory = after, features, memory
+            return
         for recorder in recorders.values():
             recorder.begin_again(done)
         self._readings = self._reset(done)
@@ -208,10 +219,13 @@ class Shard:
             self._episode_step[done] = 0
             seeds = episode_seeds(self._row_seeds[rows], self._episode[rows])
             readings = self._twin.reset(seeds, None if done.all() else rows.to(self._twin.device))
-        check_readings(
-            readings, self._nameplate, self._groups, self._plan.first_replica, self._where, self._plan.wants_state
-        )
+        self._check(readings, self._where)
         return readings
+
+    def _check(self, readings: Readings, where: Where) -> None:
+        """Raise NumericalError for what is not finite of who is present; ``where`` tells a row's step."""
+        plan = self._plan
+        check_readings(readings, self._nameplate, self._groups, plan.first_replica, where, plan.wants_state)
 
     def _encode(
         self, readings: Readings, memory: Mapping[str, Mapping[str, Any]]
@@ -282,15 +296,6 @@ class Shard:
         self._episode = state["episode"].clone()
         self._episode_step = state["episode_step"].numpy().copy()
         self._returns.running = state["episode_return"].numpy().copy()
-
-
-class _Ends:
-    """What truncated episodes ended with, in order: ``[e, 2]`` step and replica, features a group, site states."""
-
-    def __init__(self) -> None:
-        self.index: list[NDArray[np.int64]] = []
-        self.features: list[dict[str, Float32]] = []
-        self.states: list[Float32] = []
 
 
 _READINGS = ("measured", "hidden", "statics", "present")

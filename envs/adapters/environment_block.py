@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -244,19 +244,26 @@ class EnvironmentBlock:
             for present in out.present:
                 present[k] = True
         else:
-            self._ends(copy, terminations, truncations, out, k)
+            terminations = self._ends(copy, given, terminations, truncations, out, k)
         for hidden, group in zip(out.hidden, self._groups, strict=True):
             row = hidden[k]
             for i, agent in enumerate(group.agents):
                 if agent in rewards:
                     row[i, 0] = rewards[agent]
+                if agent in terminations:
                     row[i, 1] = terminations[agent]
         self._read(out, k, observations, infos)
 
     def _ends(
-        self, copy: _Row, terminations: dict[str, Any], truncations: dict[str, Any], out: RowReadings, k: int
-    ) -> None:
-        """Who is still there after a step in which somebody left."""
+        self,
+        copy: _Row,
+        given: Collection[str],
+        terminations: dict[str, Any],
+        truncations: dict[str, Any],
+        out: RowReadings,
+        k: int,
+    ) -> dict[str, Any]:
+        """Who is still there after a step in which somebody left, and whose part ended; ``given``: who acted."""
         live = set(copy.env.agents)
         copy.over = not live
         cut = {agent for agent, flag in truncations.items() if flag and not terminations.get(agent)}
@@ -266,11 +273,14 @@ class EnvironmentBlock:
                     f"{self._recipe.name}: the environment cut an episode after {copy.age} steps, where the horizon is "
                     f"{self._horizon}; set horizon to what the environment has, or early_truncation to terminate"
                 )
-            cut = set()
+            cut, truncations = set(), {}
         # A cut leaves agents in place, so that learners count on what would have come.
         there = cut if copy.over else live
         for present, group in zip(out.present, self._groups, strict=True):
             present[k] = [agent in there and not terminations.get(agent, False) for agent in group.agents]
+        # Who is gone for no reason at all, or for a limit that is taken for an end, has ended.
+        gone = {agent for agent in given if agent not in live | there and not truncations.get(agent)}
+        return {**terminations, **dict.fromkeys(gone, True)}
 
     def _read(self, out: RowReadings, k: int, observations: dict[str, Any], infos: dict[str, Any]) -> None:
         for measured, group, read in zip(out.measured, self._groups, self._readers, strict=True):

@@ -153,7 +153,10 @@ class EnvironmentPool:
 
 
 class NativeTask:
-    """The environment's own reward, from the hidden signal that carries it; over when nobody is left."""
+    """The environment's own reward, from the hidden signal that carries it; over when nobody is left.
+
+    An agent that leaves without having been terminated was cut: learners count on what would have come for it.
+    """
 
     name = "native"
 
@@ -162,4 +165,8 @@ class NativeTask:
 
     def score(self, before: Readings, commands: Tensors, after: Readings) -> Score:
         anybody = torch.stack([p.any(dim=1) for p in after.present.values()]).any(dim=0)
-        return Score(reward={g: h[..., 0] for g, h in after.hidden.items()}, terminated=~anybody)
+        return Score(
+            reward={g: h[..., 0] for g, h in after.hidden.items()},
+            terminated=~anybody,
+            cut={g: before.present[g] & ~p & (after.hidden[g][..., 1] == 0) for g, p in after.present.items()},
+        )

@@ -235,7 +235,7 @@ def test_a_recurrent_shard_resumes_bit_for_bit_at_any_step() -> None:
 def test_without_memory_or_masks_nothing_of_either_is_kept() -> None:
     group = collect(problem(), 3).groups["tank"]
     left_out = {key for key, value in vars(group).items() if value is None}
-    assert left_out == {"fresh", "first_memory", "legal", "executed", "penalty"}
+    assert left_out == {"fresh", "first_memory", "legal", "executed", "penalty", "cut"}
 
 
 def test_an_illegal_level_is_never_chosen_and_masks_are_those_of_the_encoder() -> None:

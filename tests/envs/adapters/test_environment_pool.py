@@ -107,6 +107,27 @@ def test_agents_die_and_come_back_and_the_others_go_on() -> None:
     assert rewards[3] == [4.0, 4.0, 104.0]
 
 
+def test_an_agent_that_is_truncated_while_others_go_on_was_cut_and_shows_what_it_saw_last() -> None:
+    config = RESCUE.model_copy(update={"options": {"leave_at": 4}})
+    twin = pool(config, 1)
+    task = SITE.task("native", config, {})
+    before = twin.reset(seeds(1))
+    for step in range(1, 7):
+        after = twin.step(rescue_commands(1, [1, 0, 0]))
+        score = task.score(before, {}, after)
+        assert score.cut is not None
+        cut = score.cut["scout"][0].tolist()
+        # Scout 0 dies in step 2; in step 4 scout 1 vanishes without a word, and scout 2 by a limit of its own.
+        assert cut == [False, False, step == 4], step
+        assert not score.cut["base"].any()
+        assert not score.terminated.any()
+        if step == 4:
+            assert (after.measured["scout"][0, 2, :4] != 0).all()
+            assert (after.measured["scout"][0, 1] == 0).all()
+        before = after
+    assert after.present["scout"][0].tolist() == [True, False, False]
+
+
 def test_the_horizon_leaves_agents_in_place_and_a_finished_row_stands_still() -> None:
     twin = pool(RESCUE, 1)
     task = SITE.task("native", RESCUE, {})
