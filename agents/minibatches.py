@@ -183,7 +183,9 @@ def minibatches(samples: Samples, count: int, generator: torch.Generator) -> Ite
         return
     usable = samples.present
     if samples.memory is not None:
-        usable = usable[:, samples.rows_of(torch.arange(n_units, device=order.device))].view(len(usable), -1, n_units).any(1)
+        usable = (
+            usable[:, samples.rows_of(torch.arange(n_units, device=order.device))].view(len(usable), -1, n_units).any(1)
+        )
     if len(usable) == 1:
         yield from (gather(samples, part, None) for part in _parts(order[usable[0][order]], count))
         return

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from twinloop.agents.artifact import MANIFEST, attach_report, load_artifact, save_artifact
 from twinloop.agents.action_layout import ActionLayout
+from twinloop.agents.artifact import MANIFEST, attach_report, load_artifact, save_artifact
 from twinloop.agents.forward import PolicyNetwork
 from twinloop.agents.layers import Dense
 from twinloop.agents.onnx_graph import to_onnx
