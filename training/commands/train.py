@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Train the agents that a configuration describes and write everything into a run folder: the resolved
 configuration, versions, seeds, figures (metrics.jsonl, TensorBoard; MLflow and Weights & Biases by log.mlflow and
-log.wandb), checkpoints, and the artifact at the end.
+log.wandb), checkpoints, and the artifact at the end. learner.kind says who learns: ppo, mappo, happo, masac, analytic
+or sb3; docs/learners.md says which for what.
 
 Ctrl-C, or a SIGTERM, stops after saving the last whole iteration; --resume carries on from there, bit for bit, and
 may use another number of workers. Results never depend on the number of workers.
