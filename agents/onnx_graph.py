@@ -179,8 +179,10 @@ def _write_commands(graph: _Graph, network: PolicyNetwork, head: str) -> None:
     outputs = []
     if n:
         means = parts.pop(0)
-        low, high = graph.constant(-1.0), graph.constant(1.0)
-        outputs.append(graph.add("Tanh", means) if network.squash == "tanh" else graph.add("Clip", means, low, high))
+        if network.squash == "tanh":
+            outputs.append(graph.add("Tanh", means))
+        else:
+            outputs.append(graph.add("Clip", means, graph.constant(-1.0), graph.constant(1.0)))
     masks = graph.split(LEGAL, layout.level_counts) if layout.discrete else []
     for logits, mask, levels in zip(parts, masks, layout.levels, strict=True):
         allowed = graph.add("Where", mask, logits, graph.constant(-np.inf))

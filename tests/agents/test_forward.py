@@ -306,6 +306,14 @@ def test_the_graph_is_fixed_in_its_opset_and_open_in_its_rows(stacks: int, asset
     assert shapes == {name: ["rows", assets, width] for name, width in widths.items()}
 
 
+@pytest.mark.parametrize("squash", ["clip", "tanh"])
+def test_the_graph_holds_no_number_that_it_does_not_use(squash: Any) -> None:
+    # onnxruntime would warn of each, on every start
+    model = onnx.load_from_string(to_onnx(network(("tanh",), squash=squash)))
+    used = {name for node in model.graph.node for name in node.input}
+    assert {constant.name for constant in model.graph.initializer} <= used
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
