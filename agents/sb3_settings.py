@@ -50,6 +50,10 @@ class Sb3Configuration(Strict):
 
     Each asset of each replica is one environment to SB3. An iteration is one round of collecting and training:
     ``rollout.steps`` steps of every slot are its ``n_steps`` (on-policy) or ``train_freq`` (off-policy).
+
+    Behind a shield SB3 learns from the action that it chose, on and off policy: the shield is part of the world that
+    answers it, and ``shield.intervention_penalty`` is taken off the reward of that very action. What was executed shows
+    in the costs ``shield/intervened`` and ``shield/change``.
     """
 
     kind: Literal["sb3"] = "sb3"

@@ -22,13 +22,12 @@ from ..agents.ppo import learning_rate
 from ..envs import noise
 from ..envs.errors import ConfigurationError, NumericalError
 from ..envs.twin import Readings
+from .actor_evaluation import evaluate_actors, mean_reward
 from .configuration import TrainConfiguration
 from .differentiable_commands import check_continuous, differentiable_commands
 from .normaliser import RunningMoments
 from .problem import Problem
-from .rollout import Shard, ShardPlan
 from .seeds import ACTION_STREAM, episode_seeds, initial_generator, row_seeds
-from .trainer import EVALUATION_REPLICA, mean_reward
 from .workers import one_thread
 
 _OUTLIER = 5.0
@@ -189,11 +188,7 @@ class AnalyticTrainer:
 
     def evaluate(self) -> float:
         """Mean reward an agent-step, on replicas that it does not learn from."""
-        settings = self.config.evaluation
-        plan = ShardPlan(self.config.seed, EVALUATION_REPLICA, settings.replicas, explore=False, bootstrap=False)
-        with one_thread():
-            rollout = Shard(self.problem, plan).collect(self.policy_weights(), settings.steps or self._task.horizon)
-        return mean_reward((g.reward, g.present) for g in rollout.groups.values())
+        return evaluate_actors(self.config, self.problem, self.policy_weights())
 
     def boundary(self) -> Callable[[], dict[str, Any]]:
         """Everything that the rest of the run depends on."""

@@ -14,14 +14,16 @@ from ..agents.ppo import GroupLearner
 from ..agents.ppo_settings import PpoConfiguration
 from ..agents.torch_actor import TorchActor
 from ..envs.errors import ConfigurationError, NumericalError
+from .actor_evaluation import EVALUATION_REPLICA
 from .configuration import TrainConfiguration
 from .device_batch import DeviceRollout
 from .device_rollout import DeviceShard
 from .device_samples import DeviceMoments, device_rewards, device_samples
 from .problem import Problem
 from .rollout import ShardPlan
+from .run_length import n_iterations
 from .seeds import initial_seed, update_seed
-from .trainer import EVALUATION_REPLICA, make_group_learner
+from .trainer import make_group_learner
 
 
 def device_obstacle(config: TrainConfiguration) -> str | None:
@@ -75,11 +77,7 @@ class DeviceTrainer:
     @property
     def n_iterations(self) -> int:
         """Length of the run."""
-        if self.config.iterations is not None:
-            return self.config.iterations
-        n_assets = sum(self.nameplate.group(name).n_assets for name in self._learners)
-        per_iteration = self.config.rollout.replicas * self.config.rollout.steps * n_assets
-        return -(-(self.config.agent_steps or 0) // per_iteration)
+        return n_iterations(self.config, sum(self.nameplate.group(name).n_assets for name in self._learners))
 
     def actors(self) -> dict[str, TorchActor]:
         """The acting half of every group, as views of what is learnt."""

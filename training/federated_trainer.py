@@ -6,7 +6,6 @@ artifact. An actor that dies is built again from its last checkpoint and repeats
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +21,9 @@ from .federated_site import FederatedSite, Weights
 from .network_evaluation import evaluate_networks
 from .problem import Problem
 from .ray_session import RaySession
+from .run_length import n_iterations
 from .sb3_export import stack
 from .sb3_trainer import sb3_settings
-from .workers import one_thread
 
 ATTEMPTS = 3
 """Times that an actor may die in one iteration before the run ends."""
@@ -71,10 +70,7 @@ class FederatedTrainer:
     @property
     def n_iterations(self) -> int:
         """Length of the run."""
-        if self.config.iterations is not None:
-            return self.config.iterations
-        per_iteration = self.config.rollout.replicas * self.config.rollout.steps * len(self._places)
-        return math.ceil((self.config.agent_steps or 0) / per_iteration)
+        return n_iterations(self.config, len(self._places))
 
     def process_ids(self) -> list[int]:
         """Of the actors, asset by asset."""
@@ -119,10 +115,7 @@ class FederatedTrainer:
 
     def evaluate(self) -> float:
         """Mean reward an agent-step with all assets acting on one site, each by its own network."""
-        settings = self.config.evaluation
-        n_steps = settings.steps or self.problem.task().horizon
-        with one_thread():
-            return evaluate_networks(self.problem, self.export(), self.config.seed, settings.replicas, n_steps)
+        return evaluate_networks(self.config, self.problem, self.export())
 
     def export(self) -> dict[str, PolicyNetwork]:
         """Per group: one network where all have just taken the mean, else one with separate weights for each asset."""
@@ -209,8 +202,9 @@ class FederatedTrainer:
 
 def check(config: TrainConfiguration, problem: Problem) -> None:
     """Raise ConfigurationError for what SB3, or the artifact, can't do, by making one learner a group, without Ray."""
+    length = FederatedTrainer(config, problem).n_iterations
     for group in problem.layouts(problem.nameplate()):
-        FederatedSite(config, problem, group, 0, 0, 1).network()
+        FederatedSite(config, problem, group, 0, 0, length).network()
 
 
 def _mean(figures: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:

@@ -13,9 +13,11 @@ from ..agents.ppo_settings import PpoConfiguration
 from ..agents.sac_settings import SacConfiguration
 from ..agents.sb3_settings import Sb3Configuration
 from ..envs.encoder import Encoder
+from ..envs.errors import ConfigurationError
 from ..envs.nameplate import Nameplate
 from .configuration import TrainConfiguration
 from .problem import Problem
+from .run_length import n_iterations
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,9 +110,23 @@ def check_learning(config: TrainConfiguration, problem: Problem) -> None:
         from .differentiable_commands import check_continuous
 
         check_continuous(problem, config.learner.kind)
+    if isinstance(config.learner, SacConfiguration):
+        _check_warm_up(config, config.learner, problem)
     if isinstance(config.learner, Sb3Configuration):
         if config.learner.federated is None:
             from .sb3_trainer import check
         else:
             from .federated_trainer import check
         check(config, problem)
+
+
+def _check_warm_up(config: TrainConfiguration, settings: SacConfiguration, problem: Problem) -> None:
+    nameplate, rollout = problem.nameplate(), config.rollout
+    n_assets = sum(nameplate.group(name).n_assets for name in problem.layouts(nameplate))
+    total = n_iterations(config, n_assets) * rollout.replicas * rollout.steps
+    if settings.warm_up > total - rollout.replicas * rollout.steps:
+        raise ConfigurationError(
+            f"learner.warm_up {settings.warm_up}: the whole run gathers {total} joint steps, "
+            f"{rollout.replicas * rollout.steps} an iteration, so that nothing would be learnt; "
+            "make the run longer, or the warm-up shorter"
+        )

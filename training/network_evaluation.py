@@ -12,24 +12,27 @@ from ..agents.forward import PolicyNetwork
 from ..envs.adapters.episodes import Episodes
 from ..envs.encoder import Encoder, MaskingEncoder
 from ..envs.twin import Readings
+from .actor_evaluation import EVALUATION_REPLICA
+from .collector import one_thread
+from .configuration import TrainConfiguration
 from .episode_tally import EpisodeTally
 from .problem import Problem
 from .seeds import row_seeds
 
-EVALUATION_REPLICA = 1 << 40  # evaluation replicas count from here, far from those that learn
 
+def evaluate_networks(config: TrainConfiguration, problem: Problem, networks: Mapping[str, PolicyNetwork]) -> float:
+    """Mean reward an agent-step of ``networks`` (by group; all else stays neutral) on replicas of their own.
 
-def evaluate_networks(
-    problem: Problem, networks: Mapping[str, PolicyNetwork], run_seed: int, n_replicas: int, n_steps: int
-) -> float:
-    """Mean reward an agent-step of ``networks`` (by group; all else stays neutral) on replicas of their own."""
+    Replicas and steps are those that ``config.evaluation`` asks for.
+    """
+    n_replicas, n_steps = config.evaluation.replicas, config.evaluation.steps or problem.task().horizon
     nameplate = problem.nameplate()
     encoders = {name: encoder for name, encoder in problem.encoders(nameplate).items() if name in networks}
     tally = EpisodeTally(n_replicas, {name: range(nameplate.group(name).n_assets) for name in networks})
     neutral = {g.name: np.tile(g.neutral(), (n_replicas, g.n_assets, 1)) for g in nameplate.groups}
-    with torch.no_grad():
+    with one_thread(), torch.no_grad():
         episodes = Episodes(problem.twin(n_replicas), problem.task())
-        seeds = row_seeds(run_seed, torch.arange(EVALUATION_REPLICA, EVALUATION_REPLICA + n_replicas))
+        seeds = row_seeds(config.seed, torch.arange(EVALUATION_REPLICA, EVALUATION_REPLICA + n_replicas))
         episodes.begin(seeds=seeds.tolist())
         actors = {name: _Actor(networks[name], encoder) for name, encoder in encoders.items()}
         for actor in actors.values():

@@ -17,13 +17,14 @@ from ..agents.sac import SacLearner, Transitions
 from ..agents.sac_settings import SacConfiguration
 from ..agents.squashed_actor import SquashedActor
 from ..envs.errors import ConfigurationError, NumericalError
+from .actor_evaluation import evaluate_actors, mean_reward
 from .configuration import TrainConfiguration
 from .differentiable_commands import check_continuous
 from .normaliser import RunningMoments
 from .problem import Problem
-from .rollout import GroupRollout, Rollout, Shard, ShardPlan, concatenate
+from .rollout import GroupRollout, Rollout, concatenate
+from .run_length import n_iterations
 from .seeds import initial_generator, replay_generator
-from .trainer import EVALUATION_REPLICA, mean_reward
 from .workers import Collector, one_thread
 
 
@@ -61,10 +62,7 @@ class OffPolicyTrainer:
     @property
     def n_iterations(self) -> int:
         """Length of the run."""
-        if self.config.iterations is not None:
-            return self.config.iterations
-        n_assets = sum(n for n, _, _ in self._sizes.values())
-        return math.ceil((self.config.agent_steps or 0) / (self._per_iteration * n_assets))
+        return n_iterations(self.config, sum(n for n, _, _ in self._sizes.values()))
 
     def policy_weights(self) -> dict[str, SquashedActor]:
         """The acting half of every group, as rollouts run it."""
@@ -103,12 +101,7 @@ class OffPolicyTrainer:
 
     def evaluate(self) -> float:
         """Mean reward an agent-step of the policy without exploration, on replicas that it does not learn from."""
-        settings = self.config.evaluation
-        plan = ShardPlan(self.config.seed, EVALUATION_REPLICA, settings.replicas, explore=False, bootstrap=False)
-        n_steps = settings.steps or self.problem.task().horizon
-        with one_thread():
-            rollout = Shard(self.problem, plan).collect(self.policy_weights(), n_steps)
-        return mean_reward((g.reward, g.present) for g in rollout.groups.values())
+        return evaluate_actors(self.config, self.problem, self.policy_weights())
 
     def _figures(self, batch: Rollout) -> dict[str, float]:
         figures = {"reward/mean": mean_reward((g.reward, g.present) for g in batch.groups.values())}

@@ -52,6 +52,12 @@ class Sb3Learner:
         self._gathered = 0
         buffer = model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else None
         self._history = None if buffer is None else ReplayHistory(buffer)
+        total = n_iterations * self._steps_an_iteration()
+        if isinstance(model, OffPolicyAlgorithm) and total <= model.learning_starts:
+            raise ConfigurationError(
+                f"learner.options.learning_starts {model.learning_starts}: the whole run gathers {total} steps of "
+                "all its slots, so that nothing would be learnt; make the run longer, or start to learn earlier"
+            )
 
     def begin(self) -> None:
         """Reset the environment and get ready, once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from .episode_tally import EpisodeTally
 from .meeting import Meeting
 from .network_evaluation import evaluate_networks
 from .problem import Problem
+from .run_length import n_iterations
 from .sb3_learner import Sb3Learner
 from .sb3_options import recipe
 from .sb3_state import Generators
@@ -82,11 +82,7 @@ class Sb3Trainer:
     @property
     def n_iterations(self) -> int:
         """Length of the run."""
-        if self.config.iterations is not None:
-            return self.config.iterations
-        n_assets = sum(self.nameplate.group(name).n_assets for name in self.layouts)
-        per_iteration = self.config.rollout.replicas * self.config.rollout.steps * n_assets
-        return math.ceil((self.config.agent_steps or 0) / per_iteration)
+        return n_iterations(self.config, sum(self.nameplate.group(name).n_assets for name in self.layouts))
 
     def iterate(self) -> dict[str, float]:
         """One round of SB3: collect, train, and return the iteration's figures."""
@@ -113,10 +109,7 @@ class Sb3Trainer:
 
     def evaluate(self) -> float:
         """Mean reward an agent-step of what would be shipped now, on replicas that it does not learn from."""
-        settings = self.config.evaluation
-        n_steps = settings.steps or self.problem.task().horizon
-        with one_thread():
-            return evaluate_networks(self.problem, self.export(), self.config.seed, settings.replicas, n_steps)
+        return evaluate_networks(self.config, self.problem, self.export())
 
     def export(self) -> dict[str, PolicyNetwork]:
         """The acting half of every group, as an artifact ships it."""

@@ -21,14 +21,13 @@ from ..agents.ppo import learning_rate
 from ..agents.short_horizon import ShortHorizonGroup
 from ..envs import noise
 from ..envs.errors import ConfigurationError, NumericalError
+from .actor_evaluation import evaluate_actors, mean_reward
 from .configuration import TrainConfiguration
 from .differentiable_commands import check_continuous, shaken
 from .differentiable_rollout import DifferentiableReplicas, GroupWindow, Window
 from .normaliser import RunningMoments
 from .problem import Problem
-from .rollout import Shard, ShardPlan
 from .seeds import ACTION_STREAM, initial_generator, update_seed
-from .trainer import EVALUATION_REPLICA, mean_reward
 from .workers import one_thread
 
 
@@ -167,12 +166,7 @@ class ShortHorizonTrainer:
 
     def evaluate(self) -> float:
         """Mean reward an agent-step, on replicas that it does not learn from."""
-        settings = self.config.evaluation
-        plan = ShardPlan(self.config.seed, EVALUATION_REPLICA, settings.replicas, explore=False, bootstrap=False)
-        n_steps = settings.steps or self.problem.task().horizon
-        with one_thread():
-            rollout = Shard(self.problem, plan).collect(self.policy_weights(), n_steps)
-        return mean_reward((g.reward, g.present) for g in rollout.groups.values())
+        return evaluate_actors(self.config, self.problem, self.policy_weights())
 
     def boundary(self) -> Callable[[], dict[str, Any]]:
         """Everything that the rest of the run depends on, the replicas' states included."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,12 @@ from ..agents.networks import ActorCritic
 from ..agents.ppo import GroupLearner
 from ..agents.ppo_settings import PpoConfiguration
 from ..envs.errors import ConfigurationError, NumericalError
+from .actor_evaluation import evaluate_actors, mean_reward
 from .configuration import TrainConfiguration
 from .normaliser import ReturnScale, RunningMoments
 from .problem import Problem
-from .rollout import Rollout, Shard, ShardPlan, concatenate
+from .rollout import Rollout, concatenate
+from .run_length import n_iterations
 from .samples import CentralTable, Sampling, joint_table, rewards, seen, state_table
 from .seeds import initial_seed, update_seed
 from .site_state import SiteState
@@ -31,8 +32,6 @@ from .workers import Collector, one_thread
 
 if TYPE_CHECKING:
     from .learner_actors import LearnerActors
-
-EVALUATION_REPLICA = 1 << 40  # evaluation replicas count from here, far from those that learn
 
 
 def make_group_learner(
@@ -98,11 +97,7 @@ class Trainer:
     @property
     def n_iterations(self) -> int:
         """Length of the run."""
-        if self.config.iterations is not None:
-            return self.config.iterations
-        n_assets = sum(self.nameplate.group(name).n_assets for name in self._learners)
-        per_iteration = self.config.rollout.replicas * self.config.rollout.steps * n_assets
-        return math.ceil((self.config.agent_steps or 0) / per_iteration)
+        return n_iterations(self.config, sum(self.nameplate.group(name).n_assets for name in self._learners))
 
     def _view_width(self) -> int:
         """Columns that critics see beside their own asset's."""
@@ -136,12 +131,7 @@ class Trainer:
 
     def evaluate(self) -> float:
         """Mean reward an agent-step of the policy without exploration, on replicas that it does not learn from."""
-        settings = self.config.evaluation
-        plan = ShardPlan(self.config.seed, EVALUATION_REPLICA, settings.replicas, explore=False, bootstrap=False)
-        n_steps = settings.steps or self.problem.task().horizon
-        with one_thread():
-            rollout = Shard(self.problem, plan).collect(self.policy_weights(), n_steps)
-        return _mean_reward(rollout)
+        return evaluate_actors(self.config, self.problem, self.policy_weights())
 
     def _standard(self, name: str) -> tuple[Float32, Float32]:
         n = self.encoders[name].n_features
@@ -249,13 +239,3 @@ def _rows(array: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
 
 def _mean_reward(batch: Rollout) -> float:
     return mean_reward((g.reward, g.present) for g in batch.groups.values())
-
-
-def mean_reward(groups: Iterable[tuple[Any, Any]]) -> float:
-    """Mean over present agent-steps of ``(reward, present)`` pairs, numpy arrays or tensors of equal shapes."""
-    total, count = 0.0, 0
-    for reward, present in groups:
-        kept = np.asarray(present)
-        total += float(np.asarray(reward)[kept].sum(dtype=np.float64))
-        count += int(kept.sum())
-    return total / max(1, count)

@@ -27,8 +27,10 @@ from twinloop.training.benchmarks.reference_task import (
     DriftTask,
     DriftTwin,
     drift_configuration,
+    drift_problem,
 )
 from twinloop.training.configuration import TaskChoice, TrainConfiguration
+from twinloop.training.learning import check_learning
 from twinloop.training.off_policy_trainer import OffPolicyTrainer
 from twinloop.training.problem import Problem
 from twinloop.training.rollout import GroupRollout
@@ -234,6 +236,14 @@ def test_warm_up_acts_at_random_and_learns_nothing() -> None:
     assert abs(float(drawn.mean())) < 3 / (3 * len(drawn)) ** 0.5
     assert float(drawn.abs().max()) > 0.95
     assert trainer.iterate()["updates"] == 4.0  # 0.55 of 8 steps, whole ones
+
+
+def test_a_run_that_is_all_warm_up_is_refused() -> None:
+    config = small(2)  # 64 joint steps, 32 an iteration
+    with pytest.raises(ConfigurationError, match=r"learner\.warm_up 40: the whole run gathers 64 joint steps, 32 an"):
+        check_learning(config, drift_problem(config))
+    longer = small(3)
+    check_learning(longer, drift_problem(longer))
 
 
 class LevelSite(DriftSite):

@@ -11,6 +11,7 @@ from tests.lever_site import lever_configuration, lever_problem
 
 from twinloop.envs.errors import ConfigurationError
 from twinloop.training.configuration import TrainConfiguration
+from twinloop.training.federated_trainer import check as check_federated
 from twinloop.training.rollout_settings import RolloutConfiguration
 from twinloop.training.sb3_options import SERVES, algorithms, recipe
 from twinloop.training.sb3_trainer import Sb3Trainer, check
@@ -135,3 +136,10 @@ def test_ars_takes_the_configuration_of_its_own_run_folder_which_names_every_key
     again = TrainConfiguration.model_validate({**config.model_dump(), "site": config.site})
     assert "steps" in again.rollout.model_fields_set
     check(again, lever_problem(again))
+
+
+@pytest.mark.parametrize("federated", [None, {}])
+def test_a_run_in_which_sb3_would_learn_nothing_is_refused(federated: Any) -> None:
+    config = configuration(algorithm="SAC", options={"learning_starts": 10**4}, federated=federated)
+    with pytest.raises(ConfigurationError, match=r"learning_starts 10000: the whole run gathers \d+ steps of all its"):
+        (check if federated is None else check_federated)(config, lever_problem(config))

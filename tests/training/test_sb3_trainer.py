@@ -159,7 +159,7 @@ def test_several_groups_learn_together_each_with_its_own_learner() -> None:
 
 def test_several_groups_see_one_and_the_same_site() -> None:
     """A group that acts alone, the other neutral, sees what it sees beside a group that is held at neutral."""
-    config = lever_configuration({"kind": "sb3", "algorithm": "SAC", "options": {"learning_starts": 10**6}}, crank=True)
+    config = lever_configuration({"kind": "sb3", "algorithm": "SAC", "options": {"learning_starts": 63}}, crank=True)
     trainer = trainer_of(config)
     trainer.iterate()
     histories: list[Any] = [getattr(learner.model, "replay_buffer", None) for learner in trainer._learners.values()]

@@ -375,7 +375,7 @@ def test_the_run_folder_says_what_was_run(tmp_path: Path) -> None:
     result = train(config, tmp_path / "run", reports.append, problem=drift_problem(config))
     assert {p.name for p in result.folder.iterdir()} == {
         "config.yaml", "versions.json", "seeds.json", "metrics.jsonl", "tensorboard", "checkpoints", "artifact",
-        "result.json",
+        "result.json", "in_use.lock",
     }  # fmt: skip
     assert [row["iteration"] for row in RunFolder(result.folder).metrics()] == [1, 2]
     assert [r.iteration for r in reports] == [1, 2]

@@ -142,7 +142,7 @@ def first_episodes(
     problem: Problem, actors: Mapping[str, Any], seed: int, n_episodes: int, *, explore: bool = False
 ) -> NDArray[np.float64]:
     """Returns ``[n_episodes]`` of one episode a replica, mean over its assets a step, without exploration."""
-    from ..network_evaluation import EVALUATION_REPLICA
+    from ..actor_evaluation import EVALUATION_REPLICA
     from ..shard import Shard, ShardPlan
     from ..workers import one_thread
 
