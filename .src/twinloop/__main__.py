@@ -47,6 +47,7 @@ COMMANDS = {
 PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
     "asyncua": ("opcua",),
+    "daqp": ("edge",),
     "floris": ("wind",),
     "gymnasium": ("twin", "train", "tasks"),
     "matplotlib": ("train",),
