@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..envs.constraint import Constraint, constraints_of_site
 from ..envs.errors import ConfigurationError, MissingExtraError
 from ..envs.plant import Plant
 
@@ -31,6 +32,16 @@ def open_plant(
     assert plant_file is not None  # exactly one was given
     site, site_config, plant_config = load_plant_file(plant_file, overrides)
     return site.plant(site_config, plant_config)
+
+
+def plant_constraints(plant_file: str | Path | None, overrides: Sequence[str] = ()) -> tuple[Constraint, ...]:
+    """What the site of a plant's file adds to its nameplate; a plant at an endpoint tells its nameplate alone."""
+    if plant_file is None:
+        return ()
+    from ..envs.plant_file import load_plant_file
+
+    site, site_config, _ = load_plant_file(plant_file, overrides)
+    return constraints_of_site(site, site_config)
 
 
 def _at_endpoint(endpoint: str) -> Plant:

@@ -217,13 +217,13 @@ class Nameplate:
     @property
     def hash(self) -> str:
         """SHA-256 of the whole declaration: ties a policy to one site."""
-        return _digest(self.to_dict())
+        return digest(self.to_dict())
 
     @property
     def interface_hash(self) -> str:
         """SHA-256 of the signals alone: equal for sites that a transferable policy can serve."""
         keys = ("name", "measured", "commanded", "statics")
-        return _digest([{k: asdict(g)[k] for k in keys} for g in self.groups])
+        return digest([{k: asdict(g)[k] for k in keys} for g in self.groups])
 
     def differences(self, other: Nameplate, *, interface_only: bool = False) -> list[str]:
         """Say in words where ``other`` disagrees with this nameplate; empty when it does not."""
@@ -266,7 +266,8 @@ def _signal_differences(group: str, kind: str, ours: tuple[Signal, ...], theirs:
     return found
 
 
-def _digest(data: object) -> str:
+def digest(data: object) -> str:
+    """SHA-256 of plain data; equal numbers count as equal, whether 1 or 1.0."""
     return hashlib.sha256(json.dumps(_canonical(data), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -26,6 +26,7 @@ from ..deploy.journal import Journal
 from ..deploy.runtime import Runtime, RuntimeSettings
 from ..deploy.shield import Shield
 from ..deploy.summary import Ending, RunSummary
+from ..envs.constraint import Constraint, constraints_of_site
 from ..envs.errors import PlantError, TwinloopError
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays, Plant, Telemetry
@@ -159,8 +160,12 @@ class Metered:
         return total * self.nameplate.period_s / 3600.0
 
 
-def drive(plant: Plant, policy: Policy, n_periods: int, name: str) -> RunSummary:
+def drive(
+    plant: Plant, policy: Policy, n_periods: int, name: str, constraints: Sequence[Constraint] = ()
+) -> RunSummary:
     """Control a plant in simulated time as deployment does, through shield, runtime and a journal of its own.
+
+    ``constraints``: what the site adds to its nameplate.
 
     Raises :class:`PlantError` when the run did not reach its end, and KeyboardInterrupt after Ctrl-C.
     """
@@ -168,7 +173,7 @@ def drive(plant: Plant, policy: Policy, n_periods: int, name: str) -> RunSummary
         tempfile.TemporaryDirectory(prefix="twinloop-evaluation-") as folder,
         Journal(Path(folder) / "journal.sqlite") as journal,
     ):
-        summary = Runtime(plant, policy, Shield(plant.nameplate), journal, _PATIENT).run(n_periods)
+        summary = Runtime(plant, policy, Shield(plant.nameplate, constraints), journal, _PATIENT).run(n_periods)
     if summary.ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
     if summary.ending is not Ending.COMPLETED or summary.tripped:
@@ -185,10 +190,12 @@ def run_job(job: PlantJob, on_period: Callable[[int], None] | None = None) -> Pl
     Raises :class:`PlantError` when the run did not reach its end, and KeyboardInterrupt after Ctrl-C.
     """
     started_s = time.monotonic()
-    plant = Metered(load_site(job.site).plant(job.site_config, job.plant_config), on_period)
+    site = load_site(job.site)
+    constraints = constraints_of_site(site, job.site_config)
+    plant = Metered(site.plant(job.site_config, job.plant_config), on_period)
     with closing(plant):
         policy = job.contestant.build(plant.nameplate, job.seed)
-        summary = drive(plant, policy, job.n_periods, f"{job.contestant.name}, seed {job.seed},")
+        summary = drive(plant, policy, job.n_periods, f"{job.contestant.name}, seed {job.seed},", constraints)
     travel, load = plant.account()
     return PlantRecord(
         policy=job.contestant.name,

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ..agents.action_layout import ActionLayout
 from ..agents.own_signals import OwnSignalsEncoder
+from ..envs.constraint import constraints_of_site
 from ..envs.encoder import Encoder
 from ..envs.errors import ConfigurationError, ContractError, nearest
 from ..envs.nameplate import Nameplate
@@ -64,9 +65,10 @@ class Problem:
         twin = self.site.twin(self.site_config, n_replicas, self.device, getattr(torch, self.dtype))
         if self.shield is None:
             return twin
+        from ..deploy.shield import Shield
         from .shielded_twin import ShieldedTwin
 
-        return ShieldedTwin(twin)
+        return ShieldedTwin(twin, Shield(twin.nameplate, constraints_of_site(self.site, self.site_config)))
 
     def shielding(self, twin: Twin) -> Shielding | None:
         """Who asks a shielded twin of :meth:`twin` what was obeyed; None without a shield."""

@@ -6,6 +6,7 @@ import argparse
 import logging
 
 from ...envs.commands.overrides import add_overrides
+from ...envs.constraint import constraints_of_site
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from ...envs.plant_file import load_plant_file
@@ -51,6 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C; returns the exit status."""
     speed = parse_speed(arguments.speed)
     site, site_config, plant_config = load_plant_file(arguments.config, arguments.overrides)
+    added = constraints_of_site(site, site_config)
+    if added:
+        raise ConfigurationError(
+            f"{arguments.config}: site: constraint {added[0].name!r}: clients of a server see the nameplate alone, so "
+            "their shields would not keep it; leave the constraint out, or run the plant in process (run --plant)"
+        )
     # Here, not above: --help and a wrong file need neither asyncua nor the simulator.
     from ..drivers.opcua_server import OpcUaPlantServer
 

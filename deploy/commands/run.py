@@ -19,7 +19,7 @@ from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
 from ..journal import Journal
-from ..plants import open_plant
+from ..plants import open_plant, plant_constraints
 from ..run_display import RunDisplay
 from ..runtime import Runtime
 from ..shield import Shield
@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     try:
         nameplate = plant.nameplate
+        shield = Shield(nameplate, plant_constraints(arguments.plant, arguments.overrides))
         policy = _policy(arguments, nameplate)
         path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
         console.print(
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             terminate_as_interrupt(),
             RunDisplay(console, arguments.periods) as display,
         ):
-            summary = Runtime(plant, policy, Shield(nameplate), journal).run(arguments.periods, display.show)
+            summary = Runtime(plant, policy, shield, journal).run(arguments.periods, display.show)
     finally:
         plant.close()
     console.print(summary_table(summary, nameplate, path, time.monotonic() - begun_s))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.constraint import Constraint, RangeConstraint
+from ...envs.constraint import Constraint, MeasuredConstraint, RangeConstraint, RateConstraint
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from .decision import Code
@@ -72,12 +72,21 @@ def group_limits(nameplate: Nameplate, constraints: Iterable[Constraint]) -> dic
     """Gather the tightest limits of each group.
 
     Raises :class:`ConfigurationError` for a constraint in another unit than its signal, for ranges that leave
-    nothing, and for a neutral command (the fallback) that the limits themselves forbid.
+    nothing, for a neutral command (the fallback) that the limits themselves forbid, and for a kind of constraint that
+    the shield doesn't keep. Limits on measured signals are the monitor's.
     """
     lower = {g.name: g.lower("commanded") for g in nameplate.groups}
     upper = {g.name: g.upper("commanded") for g in nameplate.groups}
     rate = {g.name: np.full(len(g.commanded), np.inf) for g in nameplate.groups}
     for c in constraints:
+        if isinstance(c, MeasuredConstraint):
+            continue
+        if not isinstance(c, RangeConstraint | RateConstraint) or c.priority is not None:
+            how = "hard" if c.priority is None else "soft"
+            raise ConfigurationError(
+                f"constraint {c.name!r}: the shield can't keep {how} constraints of kind {c.kind!r} yet, only hard "
+                "ranges and rates; leave it out, or don't let a policy act on this site"
+            )
         group = nameplate.group(c.group)
         column = group.index("commanded", c.signal)
         unit = group.commanded[column].unit

@@ -11,8 +11,9 @@ values. Policies are checked by :func:`twinloop.agents.conformance.check_policy`
 
 from __future__ import annotations
 
+from .declaration import check_declaration
 from .encoder import check_encoder
 from .plant import check_plant
 from .twin import TWIN_CHECKS, check_twin
 
-__all__ = ["TWIN_CHECKS", "check_encoder", "check_plant", "check_twin"]
+__all__ = ["TWIN_CHECKS", "check_declaration", "check_encoder", "check_plant", "check_twin"]

@@ -112,6 +112,15 @@ class Dynamics(Strict):
     floris_rounding: bool = Field(False, description="repeat FLORIS' rounding of abreast turbines; for referee tests")
 
 
+class FarmLimits(Strict):
+    """What the farm as a whole must keep, beyond the turbines' own limits; see constraints.py."""
+
+    power_cap_kw: PositiveFloat | None = Field(None, description="largest sum of the turbines' power set-points")
+    power_rise_kw_per_s: PositiveFloat | None = Field(None, description="how fast that sum may rise")
+    power_fall_kw_per_s: PositiveFloat | None = Field(None, description="how fast that sum may fall")
+    preferred_yaw_deg: PositiveFloat | None = Field(None, description="yaw offsets beyond it only in need (soft)")
+
+
 class WindFarmConfig(Strict):
     """One wind farm, or a distribution of them."""
 
@@ -124,6 +133,7 @@ class WindFarmConfig(Strict):
     inflow: Inflow = Inflow()
     sensors: Sensors = Sensors()
     dynamics: Dynamics = Dynamics()
+    limits: FarmLimits = FarmLimits()
 
 
 class RelationalSettings(Strict):

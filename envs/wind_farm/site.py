@@ -13,6 +13,7 @@ from .config import FlorisPlantConfig, RelationalSettings, WindFarmConfig
 if TYPE_CHECKING:
     import torch
 
+    from ..constraint import Constraint, SafeState
     from ..encoder import Encoder
     from ..plant import Plant
     from ..task import Task
@@ -65,6 +66,16 @@ class WindFarmSite:
         from .plant import FlorisPlant
 
         return FlorisPlant(config, plant_config)
+
+    def constraints(self, config: WindFarmConfig) -> tuple[Constraint, ...]:
+        from .constraints import farm_constraints
+
+        return farm_constraints(config)
+
+    def safe_states(self, config: WindFarmConfig) -> Mapping[str, SafeState]:
+        from .constraints import farm_safe_states
+
+        return farm_safe_states(config)
 
     def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
         if name not in allowed:
