@@ -34,6 +34,7 @@ COMMANDS = {
     "sites": Command(
         "twinloop.envs.commands.sites", "list the sites, or one site's signals, tasks and layouts", "wind"
     ),
+    "check": Command("twinloop.deploy.commands.check", "prove a site's safety limits coherent, and list them", "wind"),
     "train": Command("twinloop.training.commands.train", "train policies on a twin, or resume a run", "train"),
     "evaluate": Command("twinloop.training.commands.evaluate", "measure a policy on the twin or on a plant", "train"),
     "compare": Command("twinloop.training.commands.compare", "compare runs over their seeds, with intervals", "train"),
