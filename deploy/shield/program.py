@@ -33,6 +33,7 @@ SATURATION = 1e4
 
 _SOLVER_TOLERANCE = 1e-11
 _TINY = 1e-12
+_ROOMS = (0.0, 0.01 * ROW_TOLERANCE, ROW_TOLERANCE, 100.0 * ROW_TOLERANCE)
 _INFINITE = 1e30  # daqp takes this for no bound
 
 
@@ -261,7 +262,7 @@ def _relaxed(problem: _Problem, priorities: tuple[int | None, ...], iterations: 
         return _nothing(Status.UNSOLVED, m)
     # how far each soft row is passed there; with that much allowed, the last program gives the nearest commands
     passed = np.where(is_soft, np.maximum(p.a @ np.minimum(np.maximum(x, p.lo), p.hi) - p.b, 0.0), 0.0)
-    for room in (0.0, 0.01 * ROW_TOLERANCE, ROW_TOLERANCE):  # rounding may have closed what is only just open
+    for room in _ROOMS:  # at sharp corners rounding closes what is only just open: soft rows then get a hair more
         raw = _all_hard(p, p.b + np.where(is_soft, passed + room, 0.0), iterations, time_limit_s)
         if raw.z is not None:
             done = _certified(p, raw, np.where(is_soft, passed + room, 0.0))
