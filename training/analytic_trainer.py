@@ -26,6 +26,7 @@ from .actor_evaluation import evaluate_actors, mean_reward
 from .configuration import TrainConfiguration
 from .differentiable_commands import check_continuous, differentiable_commands
 from .normaliser import RunningMoments
+from .numerical_guard import Where, check_readings, check_reward
 from .problem import Problem
 from .seeds import ACTION_STREAM, episode_seeds, initial_generator, row_seeds
 from .workers import one_thread
@@ -86,6 +87,7 @@ class AnalyticTrainer:
         rows = row_seeds(self.config.seed, torch.arange(self.config.rollout.replicas))
         turn = torch.full_like(rows, self.iteration)
         before = self._twin.reset(episode_seeds(rows, turn))
+        self._check(before, rows, 0)
         memory = {
             name: encoder.start(len(rows), before.measured[name].shape[1], before.measured[name])
             for name, encoder in self.encoders.items()
@@ -97,13 +99,18 @@ class AnalyticTrainer:
             if step < steps - 1:
                 with torch.no_grad():
                     before = self._twin.step(self._commands({k: h[-1] for k, h in heads.items()}, before))
+                    self._check(before, rows, step + 1)
         actions = {}
         for number, (name, outputs) in enumerate(heads.items()):
             shaken = outputs[-1].clamp(-1.0, 1.0) + self._noise(rows, turn, number, outputs[-1].shape, progress)
             actions[name] = shaken.clamp(-1.0, 1.0).requires_grad_()
         commands = self._commands(actions, before)
         after = self._twin.step(commands)
+        self._check(after, rows, steps)
         reward = self._task.score(before, commands, after).reward
+        for name in actions:
+            given, present = (x.numpy(force=True) for x in (reward[name], before.present[name]))
+            check_reward(given, present, self.nameplate, name, 0, self._where(rows, steps))
         total = sum(reward[name].sum() for name in actions)
         if not isinstance(total, torch.Tensor) or not total.requires_grad:
             raise ConfigurationError(
@@ -118,6 +125,18 @@ class AnalyticTrainer:
                 self._moments[name].add(features[name].numpy()[present])
             self.agent_steps += steps * int(before.present[name].sum())
         return figures
+
+    def _check(self, readings: Readings, rows: torch.Tensor, step: int) -> None:
+        """Raise NumericalError for a measured signal of a present asset that is not finite."""
+        where = self._where(rows, step)
+        check_readings(readings, self.nameplate, tuple(self.encoders), 0, where, hidden=False)
+
+    def _where(self, rows: torch.Tensor, step: int) -> Where:
+        def told(row: int) -> str:
+            seed = int(episode_seeds(rows[row : row + 1], torch.tensor([self.iteration])))
+            return f"step {step} of episode {self.iteration} (seed {seed})"
+
+        return told
 
     def _features(self, readings: Readings, memory: dict[str, Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Raw features ``[B, N, F]`` of every group; ``memory`` moves on."""

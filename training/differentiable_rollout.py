@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ..envs.errors import ConfigurationError
 from ..envs.twin import Readings
 from .differentiable_commands import differentiable_commands
+from .numerical_guard import check_readings, check_reward
 from .problem import Problem
 from .seeds import episode_seeds, row_seeds
 
@@ -72,11 +74,12 @@ class DifferentiableReplicas:
         n_windows = max(1, self._task.horizon // n_steps)
         self._episode_step = torch.arange(n_replicas) % n_windows * n_steps
         self._episode_return = torch.zeros(n_replicas, dtype=torch.float64)
-        self._readings = _clean(self._twin.reset(episode_seeds(self._seeds, self._episode)))
+        self._readings = self._sound(self._twin.reset(episode_seeds(self._seeds, self._episode)))
         self._features, self._memory = self._encode(self._readings, self._start(self._readings))
 
     def roll(self, act: Act, value: Value) -> Window:
-        """One window on; raises ConfigurationError where neither rewards nor readings depend on the commands."""
+        """One window on; raises ConfigurationError where neither rewards nor readings depend on the commands, and
+        NumericalError for a NaN, naming its replica, asset and signal."""
         self._cut()
         names = list(self._encoders)
         objective = torch.zeros((), dtype=torch.float64)
@@ -87,8 +90,16 @@ class DifferentiableReplicas:
             before, features = self._readings, self._features
             actions = {name: act(name, features[name], self._seeds, self._step) for name in names}
             commands = self._commands(actions, before)
-            after = _clean(self._twin.step(commands))
+            after = self._sound(self._twin.step(commands), 1)
             score = self._task.score(before, commands, after)
+            if score.cut is not None:
+                raise ConfigurationError(
+                    f"learner.kind analytic: task {self._task.name!r} cuts assets one by one, which it takes no "
+                    "account of; use kind ppo, or masac"
+                )
+            for name in names:
+                given, there = (x.numpy(force=True) for x in (score.reward[name], before.present[name]))
+                check_reward(given, there, self._nameplate, name, 0, partial(self._where, later=1))
             self._step += 1
             self._episode_step += 1
             terminated = score.terminated.detach().cpu()
@@ -117,6 +128,16 @@ class DifferentiableReplicas:
         groups = {n: GroupWindow(**{k: torch.stack(v) for k, v in columns.items()}) for n, columns in kept.items()}
         n_present = sum(int(g.present.sum()) for g in groups.values())
         return Window(objective / max(1, n_present), groups, torch.cat(returns))
+
+    def _sound(self, readings: Readings, later: int = 0) -> Readings:
+        """Readings without what absent assets say; raises NumericalError for what is not finite of the others."""
+        clean = _clean(readings)
+        check_readings(clean, self._nameplate, tuple(self._encoders), 0, partial(self._where, later=later), False)
+        return clean
+
+    def _where(self, row: int, later: int) -> str:
+        seed = int(episode_seeds(self._seeds, self._episode)[row])
+        return f"step {int(self._episode_step[row]) + later} of episode {int(self._episode[row])} (seed {seed})"
 
     def _commands(self, actions: Mapping[str, torch.Tensor], readings: Readings) -> dict[str, torch.Tensor]:
         """Commands ``[B, N, A]``; those of absent assets are neutral and take no gradient."""
@@ -152,7 +173,7 @@ class DifferentiableReplicas:
         self._episode[rows] += 1
         self._episode_step[rows] = 0
         seeds = episode_seeds(self._seeds[rows], self._episode[rows])
-        self._readings = _clean(self._twin.reset(seeds, rows.to(self._twin.device)))
+        self._readings = self._sound(self._twin.reset(seeds, rows.to(self._twin.device)))
         features, memory = self._encode(self._readings, self._start(self._readings))
         self._features = {n: _choose(done, features[n].detach(), old) for n, old in self._features.items()}
         self._memory = {

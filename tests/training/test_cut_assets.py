@@ -22,6 +22,7 @@ from twinloop.envs.twin import Readings, Snapshot, Tensors
 from twinloop.training.benchmarks.drift_site import DriftConfig, DriftSite, drift_configuration
 from twinloop.training.configuration import TaskChoice, TrainConfiguration
 from twinloop.training.device_rollout import DeviceShard
+from twinloop.training.differentiable_rollout import DifferentiableReplicas
 from twinloop.training.off_policy_trainer import OffPolicyTrainer
 from twinloop.training.problem import Problem
 from twinloop.training.rollout import Rollout, ShardPlan, concatenate
@@ -238,12 +239,15 @@ def test_the_soft_critic_goes_on_from_what_a_cut_runner_saw_last() -> None:
         np.testing.assert_array_equal(following[t, b, k], group.features[t + 1, b, k])
 
 
-def test_rollouts_on_a_device_refuse_such_a_task() -> None:
+def test_rollouts_on_a_device_and_gradients_through_the_twin_refuse_such_a_task() -> None:
     problem = Problem.of(configuration(PpoConfiguration(**COMMON)), RelaySite())
     trainer = trainer_of(PpoConfiguration(**COMMON))
     actors = {name: TorchActor.of(actor, "cpu") for name, actor in trainer.policy_weights().items()}
     with pytest.raises(ConfigurationError, match="task 'relay' cuts assets one by one, which works on the host"):
         DeviceShard(problem, ShardPlan(0, 0, 2)).collect(actors, 1)
+    window = DifferentiableReplicas(problem, 0, 2, 4, 0.9, 1.0)
+    with pytest.raises(ConfigurationError, match="task 'relay' cuts assets one by one, which it takes no account of"):
+        window.roll(lambda _name, features, *_: features, lambda _name, features: features[..., 0])
 
 
 def test_what_a_cut_runner_saw_last_must_be_numbers_as_it_is_learnt_from() -> None:
