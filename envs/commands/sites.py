@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -59,13 +60,15 @@ def _print_sites(console: Console) -> None:
 
 
 def _print_site(console: Console, site: Site) -> None:
-    config = site.config_model()
-    nameplate = site.nameplate(config)
     console.print(Text.assemble((site.name, "bold"), f": {site.summary}"))
-    console.print(Text(f"control period {nameplate.period_s:g} s, {_assets(nameplate)}, hash {nameplate.hash[:12]}"))
-    for group in nameplate.groups:
-        console.print()
-        console.print(_signals(group))
+    try:
+        nameplate = site.nameplate(site.config_model())
+    except ValidationError as error:
+        # a site that is nothing in particular until it is configured
+        needs = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
+        console.print(Text(f"its signals depend on its configuration: {needs}"))
+    else:
+        _print_nameplate(console, nameplate)
     console.print()
     offers: list[tuple[str, Iterable[str]]] = [("tasks", site.tasks()), ("encoders", site.encoders())]
     if isinstance(site, HasLayouts):
@@ -73,6 +76,13 @@ def _print_site(console: Console, site: Site) -> None:
     offers.append(("configuration", site.config_model.model_fields))
     for what, names in offers:
         console.print(Text.assemble((f"{what}: ", "bold"), ", ".join(names)))
+
+
+def _print_nameplate(console: Console, nameplate: Nameplate) -> None:
+    console.print(Text(f"control period {nameplate.period_s:g} s, {_assets(nameplate)}, hash {nameplate.hash[:12]}"))
+    for group in nameplate.groups:
+        console.print()
+        console.print(_signals(group))
 
 
 def _assets(nameplate: Nameplate) -> str:

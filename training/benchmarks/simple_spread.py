@@ -52,7 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--learners", default=",".join(_OWN), help="of ours, default %(default)s")
-    parser.add_argument("--config", type=Path, default=Path("configs/foreign/simple_spread.yaml"), metavar="FILE")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/foreign/simple_spread.yaml"),
+        metavar="FILE",
+        help="of ours, default %(default)s",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as agent_steps=300000")
     parser.add_argument("--peer-python", type=Path, metavar="PYTHON", help="of an environment with benchmarl and mpe2")
     add_seed_arguments(parser, seeds="0..4")
