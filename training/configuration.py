@@ -129,6 +129,12 @@ class TrainConfiguration(Strict):
         learner = self.learner
         if self.shield is not None and isinstance(learner, AnalyticConfiguration):
             return "shield: no gradient passes a shield, and learner kind analytic needs one; leave one of them out"
+        if self.shield is not None and self.shield.intervention_penalty and isinstance(learner, SacConfiguration):
+            return (
+                f"shield.intervention_penalty {self.shield.intervention_penalty}: learner kind masac learns from the "
+                "action that was executed, which must not pay for the one that was chosen; leave it at 0, or take kind "
+                "ppo or sb3"
+            )
         if self.learner_actors is not None:
             wrong = self.learner_actors.disagreement(learner.kind, getattr(learner, "is_sequential", False))
             if wrong is not None:

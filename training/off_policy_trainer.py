@@ -139,8 +139,7 @@ class OffPolicyTrainer:
         scale = np.float32(self._settings.reward_scale)
         own = {}
         for name, group in batch.groups.items():
-            reward = group.reward if group.penalty is None else group.reward - group.penalty
-            own[name] = np.where(group.present, reward * scale, np.float32(0))
+            own[name] = np.where(group.present, group.reward * scale, np.float32(0))
         if not self._settings.team_reward:
             return own
         total = np.sum([r.sum(2, dtype=np.float64) for r in own.values()], axis=0)

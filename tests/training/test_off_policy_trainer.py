@@ -34,7 +34,7 @@ from twinloop.training.learning import check_learning
 from twinloop.training.off_policy_trainer import OffPolicyTrainer
 from twinloop.training.problem import Problem
 from twinloop.training.rollout import GroupRollout
-from twinloop.training.rollout_settings import RolloutConfiguration
+from twinloop.training.rollout_settings import RolloutConfiguration, ShieldedConfiguration
 from twinloop.training.run import resume, train
 from twinloop.training.run_settings import EvaluationConfiguration
 from twinloop.training.workers import make_collector
@@ -204,7 +204,7 @@ def test_what_followed_a_cut_episode_is_remembered_and_what_follows_an_end_is_no
     assert not np.array_equal(batch.present[row], batch.present_after[row])  # somebody left, somebody came
 
 
-def test_behind_a_shield_the_critic_learns_from_what_was_executed_and_pays_the_penalty() -> None:
+def test_behind_a_shield_the_critic_learns_from_what_was_executed_at_its_own_reward() -> None:
     trainer = trainer_of(small(2))
     collect = trainer.collector.collect
 
@@ -213,7 +213,7 @@ def test_behind_a_shield_the_critic_learns_from_what_was_executed_and_pays_the_p
         return [replace(r, groups={GROUP: shield(r.groups[GROUP])}) for r in (first, second)]
 
     def shield(group: GroupRollout) -> GroupRollout:
-        return replace(group, executed=0.5 * group.actions, penalty=np.full_like(group.reward, 0.25))
+        return replace(group, executed=0.5 * group.actions)
 
     plain = trainer_of(small(2))
     plain.iterate()
@@ -221,7 +221,14 @@ def test_behind_a_shield_the_critic_learns_from_what_was_executed_and_pays_the_p
     trainer.iterate()
     with_shield, without = (t._transitions(t.boundary()()["memory"]["rows"])[GROUP] for t in (trainer, plain))
     assert torch.equal(with_shield.actions, 0.5 * without.actions)
-    torch.testing.assert_close(with_shield.reward, without.reward - 0.25 * without.present)
+    assert torch.equal(with_shield.reward, without.reward)
+
+
+def test_a_price_on_interventions_is_refused_where_the_executed_action_would_pay_it() -> None:
+    with pytest.raises(
+        ValueError, match=r"shield\.intervention_penalty 0\.1: learner kind masac learns from the action"
+    ):
+        small(2, shield=ShieldedConfiguration(intervention_penalty=0.1))
 
 
 def test_warm_up_acts_at_random_and_learns_nothing() -> None:
