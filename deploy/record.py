@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..envs.plant import Telemetry
-from .shield import Decision, Mode
+from .shield import Decision, Source
 
 _MAX_NUMBERS = 1_000_000
 
@@ -25,7 +25,7 @@ def decision_record(
 ) -> dict[str, Any]:
     """One row of ``kind`` "decision", written before its commands are sent.
 
-    ``previous`` is how the plant answered the row before; ``modes`` lists the assets that are not on their policy.
+    ``previous`` is how the plant answered the row before; ``sources`` lists the assets that are not on their policy.
     """
     return {
         "kind": "decision",
@@ -35,9 +35,9 @@ def decision_record(
         "policy": policy,
         "proposed": _arrays(proposed),
         "sent": decision.commands,
-        "modes": {
-            mode.value: [agent for agent, m in decision.mode.items() if m is mode]
-            for mode in (Mode.SUBSTITUTED, Mode.FALLBACK)
+        "sources": {
+            source.value: [agent for agent, s in decision.source.items() if s is source]
+            for source in (Source.SUBSTITUTED, Source.FALLBACK)
         },
         "reasons": [[r.asset, r.signal, r.code.value, r.asked, r.sent, r.limit] for r in decision.reasons],
         "previous": previous,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .runtime import Period
-from .shield import Mode
+from .shield import Source
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -54,11 +54,11 @@ class RunDisplay:
 
 def describe(period: Period) -> str:
     """One line: energy so far, assets off their policy, how many changes the shield made, latency."""
-    modes = list(period.decision.mode.values())
+    sources = list(period.decision.source.values())
     parts = [] if period.tally.energy_kwh is None else [f"{period.tally.energy_kwh:,.0f} kWh"]
-    for mode in (Mode.FALLBACK, Mode.SUBSTITUTED):
-        if mode in modes:
-            parts.append(f"{modes.count(mode)} of {len(modes)} on {mode.value}")
+    for source in (Source.FALLBACK, Source.SUBSTITUTED):
+        if source in sources:
+            parts.append(f"{sources.count(source)} of {len(sources)} on {source.value}")
     parts.append(f"{len(period.decision.reasons)} changes")
     if period.accepted is None:
         parts.append("plant does not answer")

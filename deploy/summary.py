@@ -11,7 +11,7 @@ import numpy as np
 
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays
-from .shield import Decision, Mode
+from .shield import Decision, Source
 
 POWER_SIGNAL, POWER_UNIT = "power_kw", "kW"
 _N_LATENCIES = 100_000
@@ -79,9 +79,9 @@ class Tally:
         """Add one period; ``values`` are guarded measurements ``[N, O]`` per group, None where the plant gave none."""
         self.periods += 1
         self.interventions.update(r.code.value for r in decision.reasons)
-        modes = decision.mode.values()
-        self.fallback_periods += Mode.FALLBACK in modes
-        self.substituted_periods += Mode.SUBSTITUTED in modes
+        sources = decision.source.values()
+        self.fallback_periods += Source.FALLBACK in sources
+        self.substituted_periods += Source.SUBSTITUTED in sources
         if len(self._latencies_ms) < _N_LATENCIES:
             self._latencies_ms.append(latency_ms)
         else:

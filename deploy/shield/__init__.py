@@ -1,6 +1,6 @@
 """What stands between every policy and every actuator."""
 
-from .decision import Code, Decision, InputState, Mode, Reason, ShieldState
+from .decision import Code, Decision, InputState, Mode, Reason, ShieldState, Source
 from .inputs import Guarded
 from .settings import ShieldSettings
 from .shield import Fallback, Shield
@@ -16,4 +16,5 @@ __all__ = [
     "Shield",
     "ShieldSettings",
     "ShieldState",
+    "Source",
 ]

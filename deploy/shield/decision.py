@@ -45,11 +45,35 @@ class Code(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """Who decided for an asset this period."""
+    """How much an asset leaves to its policy, from nothing to all and back down to its safe state.
+
+    In the first two nothing is written; in ``APPROVED`` only what a person approved; ``AUTONOMOUS`` and ``DEGRADED``
+    (with half the rates) send what the policy proposes; ``BACKUP`` what the fallback does; ``TRIPPED`` goes to the
+    safe state and stays there until a person resets it.
+    """
+
+    SHADOW = "shadow"
+    ADVISE = "advise"
+    APPROVED = "approved"
+    AUTONOMOUS = "autonomous"
+    DEGRADED = "degraded"
+    BACKUP = "backup"
+    TRIPPED = "tripped"
+
+
+class Source(enum.StrEnum):
+    """Who decided for an asset this period.
+
+    ``PLAN``: the stored plan's tail; ``SAFE_STATE``: the asset's own; ``NOBODY``: the asset is not ours to command, so
+    that what it obeys already is repeated.
+    """
 
     POLICY = "policy"
     SUBSTITUTED = "substituted"
     FALLBACK = "fallback"
+    PLAN = "plan"
+    SAFE_STATE = "safe_state"
+    NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +82,8 @@ class Reason:
 
     For an input, ``asked`` is what the plant sent and ``sent`` what the policy sees instead; for a command, what the
     policy proposed and what goes out. ``limit`` is the bound that decided, in the signal's unit, or None.
+    ``constraint``: the declared constraint that decided, empty where none did; ``margin``: how far what was asked is
+    inside it, below 0 beyond; ``multiplier``: the price of the constraint in the objective, where a program was solved.
     """
 
     asset: str
@@ -66,6 +92,9 @@ class Reason:
     asked: float | None = None
     sent: float | None = None
     limit: float | None = None
+    constraint: str = ""
+    margin: float | None = None
+    multiplier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +130,9 @@ class ShieldState:
 
 @dataclass(frozen=True)
 class Decision:
-    """``commands[g]``: ``[N, A]``, safe to send; ``mode`` by agent name ``group/asset``."""
+    """``commands[g]``: ``[N, A]``, safe to send; ``source`` by agent name ``group/asset``."""
 
     commands: Arrays
     reasons: tuple[Reason, ...]
-    mode: Mapping[str, Mode]
+    source: Mapping[str, Source]
     state: ShieldState

@@ -21,7 +21,7 @@ from ...envs.constraint import Constraint, constraints_of
 from ...envs.nameplate import Group, Nameplate
 from ...envs.plant import Arrays, Telemetry
 from .arrays import numeric
-from .decision import Code, Decision, Mode, Reason, ShieldState
+from .decision import Code, Decision, Reason, ShieldState, Source
 from .inputs import Guarded, InputGuard
 from .limits import UNCHANGED, GroupLimits, group_limits
 from .settings import ShieldSettings
@@ -117,7 +117,7 @@ class Shield:
     ) -> Decision:
         guarded = self.guard(telemetry, now_s, state)
         reasons = list(guarded.reasons)
-        modes: dict[str, Mode] = {}
+        sources: dict[str, Source] = {}
         commands: dict[str, Floats] = {}
         dt_s = self._elapsed_s(now_s, state)
         safe = self._fallback_commands(guarded)
@@ -132,11 +132,11 @@ class Shield:
             for i, asset in enumerate(group.assets):
                 agent = f"{name}/{asset}"
                 held = bool(guarded.substituted[name][i])
-                modes[agent] = Mode.FALLBACK if falls_back[i] else Mode.SUBSTITUTED if held else Mode.POLICY
+                sources[agent] = Source.FALLBACK if falls_back[i] else Source.SUBSTITUTED if held else Source.POLICY
             reasons += _command_reasons(group, limits, raw, sent, state.applied[name], codes)
-        reasons += self._verify(commands, modes, now_s, state)
+        reasons += self._verify(commands, sources, now_s, state)
         after = replace(state, applied=commands, inputs=guarded.state, time_s=now_s, confirmed=True)
-        return Decision(commands, tuple(reasons), modes, after)
+        return Decision(commands, tuple(reasons), sources, after)
 
     def _elapsed_s(self, now_s: float, state: ShieldState) -> float:
         """Seconds of change that the rate limits allow: at most one period, none on a clock that went wrong."""
@@ -167,7 +167,7 @@ class Shield:
         return found
 
     def _verify(
-        self, commands: dict[str, Floats], modes: dict[str, Mode], now_s: float, state: ShieldState
+        self, commands: dict[str, Floats], sources: dict[str, Source], now_s: float, state: ShieldState
     ) -> list[Reason]:
         """Replace, in place, the commands of every asset that fails the independent check."""
         elapsed_s = self._verifier.elapsed_s(state.time_s, now_s, state.confirmed)
@@ -177,7 +177,7 @@ class Shield:
             agent = f"{name}/{group.assets[i]}"
             asked = float(commands[name][i, column])
             commands[name][i] = self._verifier.last_resort(state.applied, name, i, elapsed_s)
-            modes[agent] = Mode.FALLBACK
+            sources[agent] = Source.FALLBACK
             sent = float(commands[name][i, column])
             found.append(Reason(agent, group.commanded[column].name, Code.VERIFICATION_FAILED, asked, sent))
         return found
@@ -194,10 +194,10 @@ class Shield:
             rows = [self._verifier.last_resort(known.applied, g.name, i, elapsed_s) for i in range(g.n_assets)]
             commands[g.name] = np.array(rows, dtype=np.float64).reshape(g.n_assets, len(g.commanded))
         reasons = tuple(Reason(agent, "", Code.SHIELD_FAILED) for agent in self.nameplate.agents)
-        modes = dict.fromkeys(self.nameplate.agents, Mode.FALLBACK)
+        sources = dict.fromkeys(self.nameplate.agents, Source.FALLBACK)
         clock_works = isinstance(now_s, float) and math.isfinite(now_s)
         after = replace(known, applied=commands, time_s=now_s if clock_works else known.time_s, confirmed=True)
-        return Decision(commands, reasons, modes, after)
+        return Decision(commands, reasons, sources, after)
 
 
 def _proposal(proposed: Any, group: Group, absent: Code) -> tuple[Floats, list[Code | None]]:

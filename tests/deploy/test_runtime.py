@@ -202,7 +202,7 @@ def test_a_plant_that_dies_in_mid_run_ends_it_with_everything_recorded(tmp_path:
     assert "no answer in period" in summary.detail
     assert not summary.handed_back
     rows = decisions(tmp_path)
-    assert [bool(r["modes"]["fallback"]) for r in rows[:10]] == [False] * 7 + [True] * 3  # two periods held
+    assert [bool(r["sources"]["fallback"]) for r in rows[:10]] == [False] * 7 + [True] * 3  # two periods held
     assert summary.periods == 10
     assert summary.interventions["input_missing"] == 5 * N
     assert rows[6]["previous"]["written"] == "unknown"

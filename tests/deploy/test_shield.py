@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from twinloop.deploy.shield import Code, Decision, Mode, Shield, ShieldSettings, ShieldState
+from twinloop.deploy.shield import Code, Decision, Shield, ShieldSettings, ShieldState, Source
 from twinloop.deploy.shield.verification import Verifier
 from twinloop.envs.constraint import Constraint, RangeConstraint, RateConstraint, constraints_of
 from twinloop.envs.errors import ConfigurationError, NameplateError
@@ -72,7 +72,7 @@ def assert_safe(decision: Decision, applied: Floats, plate: Nameplate = FARM, dt
                 if signal.rate_limit_per_s is not None and math.isfinite(before):
                     start = min(max(before, signal.minimum), signal.maximum)
                     assert abs(value - start) <= signal.rate_limit_per_s * dt_s + 1e-9 * (1 + abs(value))
-    assert set(decision.mode) == set(plate.agents)
+    assert set(decision.source) == set(plate.agents)
 
 
 def warm(shield: Shield, yaw_deg: float = 10.0) -> ShieldState:
@@ -159,7 +159,7 @@ def test_a_faulty_proposal_is_answered_within_the_period(proposed: Any, code: Co
     assert_safe(decision, state.applied[GROUP])
     assert codes(decision) == {code}
     unusable = code not in (Code.COMMAND_RANGE, Code.COMMAND_RATE)
-    assert set(decision.mode.values()) == {Mode.FALLBACK if unusable else Mode.POLICY}
+    assert set(decision.source.values()) == {Source.FALLBACK if unusable else Source.POLICY}
     if unusable:  # towards neutral, as fast as the rate allows
         np.testing.assert_allclose(decision.commands[GROUP][:, YAW], 10.0 - YAW_STEP_DEG)
 
@@ -210,7 +210,7 @@ def test_a_faulty_reading_is_held_then_sent_to_fallback(telemetry: Any, code: Co
         if period == 0:
             assert codes(decision) == {code}
             np.testing.assert_array_equal(shield.guard(telemetry, NOW_S, state).values[GROUP][1], GOOD_ROW)
-        assert decision.mode[agent] is (Mode.SUBSTITUTED if period < 2 else Mode.FALLBACK)
+        assert decision.source[agent] is (Source.SUBSTITUTED if period < 2 else Source.FALLBACK)
         state = dataclasses.replace(decision.state, time_s=NOW_S - PERIOD_S)
     assert state.applied[GROUP][1, YAW] == pytest.approx(10.0 - 2 * YAW_STEP_DEG)
 
@@ -234,7 +234,7 @@ def test_only_the_faulty_asset_loses_its_policy() -> None:
     shield = Shield(FARM)
     proposed = commands([12.0, math.nan, 8.0])
     decision = shield.filter(reading(), proposed, NOW_S, warm(shield))
-    assert list(decision.mode.values()) == [Mode.POLICY, Mode.FALLBACK, Mode.POLICY]
+    assert list(decision.source.values()) == [Source.POLICY, Source.FALLBACK, Source.POLICY]
     np.testing.assert_array_equal(decision.commands[GROUP][:, YAW], [12.0, 7.0, 8.0])
     assert {r.asset for r in decision.reasons} == {f"{GROUP}/WT02"}
 
@@ -246,7 +246,7 @@ def test_a_good_reading_gives_an_asset_back_to_its_policy() -> None:
         state = shield.filter(None, commands(0.0), NOW_S + k * PERIOD_S, state).state
     later_s = NOW_S + 5 * PERIOD_S
     decision = shield.filter(reading(6, later_s), commands(0.0), later_s, state)
-    assert set(decision.mode.values()) == {Mode.POLICY}
+    assert set(decision.source.values()) == {Source.POLICY}
     assert not decision.reasons
 
 
@@ -258,11 +258,11 @@ def test_a_source_that_counts_from_the_start_again_is_believed_once_holding_has_
     for k in range(1, 6):
         now_s += PERIOD_S
         decision = shield.filter(reading(k, now_s), commands(), now_s, state)
-        modes.append(decision.mode[f"{GROUP}/WT01"])
+        modes.append(decision.source[f"{GROUP}/WT01"])
         found.append(Code.INPUT_OUT_OF_ORDER in codes(decision))
         state = decision.state
     assert found == [True, True, True, False, False]
-    assert modes == [Mode.SUBSTITUTED, Mode.SUBSTITUTED, Mode.FALLBACK, Mode.POLICY, Mode.POLICY]
+    assert modes == [Source.SUBSTITUTED, Source.SUBSTITUTED, Source.FALLBACK, Source.POLICY, Source.POLICY]
 
 
 def test_a_frozen_signal_is_found_where_it_is_asked_for() -> None:
@@ -491,7 +491,7 @@ def test_a_filter_with_damaged_limits_is_stopped_by_the_second_look(field: str) 
     decision = shield.filter(reading(), commands(-80.0 if field == "lower" else 80.0), NOW_S, state)
     assert_safe(decision, state.applied[GROUP])
     assert Code.VERIFICATION_FAILED in codes(decision)
-    assert set(decision.mode.values()) == {Mode.FALLBACK}
+    assert set(decision.source.values()) == {Source.FALLBACK}
 
 
 def test_a_shield_that_breaks_inside_still_answers() -> None:
