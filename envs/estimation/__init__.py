@@ -1,0 +1,1 @@
+"""Estimation: keeping a twin's replicas at the plant's state from what is measured."""
