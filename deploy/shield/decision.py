@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.plant import Arrays
+from .ladder import StoredPlan
 
 BoolArrays = Mapping[str, NDArray[np.bool_]]
 IntArrays = Mapping[str, NDArray[np.int64]]
@@ -40,8 +43,45 @@ class Code(enum.StrEnum):
     POLICY_RAISED = "policy_raised"
     POLICY_TRIPPED = "policy_tripped"
     HAND_BACK = "hand_back"
+    MODE_NOBODY = "mode_nobody"
+    MODE_BACKUP = "mode_backup"
+    MODE_SAFE_STATE = "mode_safe_state"
+    CONSTRAINT_SUM = "constraint_sum"
+    CONSTRAINT_SUM_RATE = "constraint_sum_rate"
+    CONSTRAINT_SEPARATION = "constraint_separation"
+    CONSTRAINT_BARRIER = "constraint_barrier"
+    CONSTRAINT_LOOK_AHEAD = "constraint_look_ahead"
+    CONSTRAINT_UNREACHABLE = "constraint_unreachable"
+    LADDER_PLAN = "ladder_plan"
+    LADDER_BACKUP = "ladder_backup"
+    LADDER_SAFE_STATE = "ladder_safe_state"
+    LIMIT_UNKNOWN = "limit_unknown"
     VERIFICATION_FAILED = "verification_failed"
     SHIELD_FAILED = "shield_failed"
+    EMERGENCY_STOP = "emergency_stop"
+    WATCHDOG_LOST = "watchdog_lost"
+    HEARTBEAT_LOST = "heartbeat_lost"
+    DEADLINE_MISSED = "deadline_missed"
+    DEADLINES_MISSED = "deadlines_missed"
+    CLOCK_WRONG = "clock_wrong"
+    WRITE_UNCONFIRMED = "write_unconfirmed"
+    READ_BACK_WRONG = "read_back_wrong"
+    CONSTRAINT_INFEASIBLE = "constraint_infeasible"
+    LEASE_LOST = "lease_lost"
+    MONITOR_OUT_OF_DISTRIBUTION = "monitor_out_of_distribution"
+    MONITOR_RESIDUAL = "monitor_residual"
+    MONITOR_ROBUSTNESS = "monitor_robustness"
+    MONITOR_INTERVENTIONS = "monitor_interventions"
+    MODE_TAKEOVER_DENIED = "mode_takeover_denied"
+    MODE_RESET_DENIED = "mode_reset_denied"
+    ORDER_INVALID = "order_invalid"
+    INPUT_JUMP = "input_jump"
+    INPUT_UNIT = "input_unit"
+    INPUT_SWAPPED = "input_swapped"
+    INPUT_REPLAYED = "input_replayed"
+    INPUT_STUCK = "input_stuck"
+    INPUT_CLOCK = "input_clock"
+    INPUT_SUBSTITUTED = "input_substituted"
 
 
 class Mode(enum.StrEnum):
@@ -116,23 +156,55 @@ class InputState:
 
 @dataclass(frozen=True)
 class ShieldState:
-    """All that the shield remembers between two calls.
+    """All that the shield remembers between two calls: plain data, so that a journal replays bit for bit.
 
     ``applied[g]``: ``[N, A]``, the commands that the plant last accepted; ``time_s``: when, None before the first;
-    ``confirmed``: False while it is unknown whether the last write arrived.
+    ``confirmed``: False while it is unknown whether the last write arrived. ``before[g]``: ``[N, A]``, what was applied
+    before those, for ``elapsed_s``; ``memory``: what the limits on change remember up to ``before``
+    (:class:`~.local.CommandMemory`; None: nothing has changed for ever). ``modes``: the mode machine's
+    (:class:`~.modes.ModeState`; None: at its start). ``plan``: the stored safe plan. ``monitors``: one memory a
+    monitor. ``proposed[g]``: ``[N, A]`` of the last period, not finite where there was none; ``changed[g]``: ``[N]``,
+    whether the shield changed it. ``landing_s``: ``[agents]``, how long each asset has been on its way to its safe
+    state, 0 while it is not.
     """
 
     applied: Arrays
     inputs: InputState
     time_s: float | None = None
     confirmed: bool = True
+    before: Arrays | None = None
+    elapsed_s: float = 0.0
+    memory: Any = None
+    modes: Any = None
+    plan: StoredPlan | None = None
+    monitors: tuple[Any, ...] = ()
+    proposed: Arrays | None = None
+    changed: BoolArrays | None = None
+    landing_s: NDArray[np.float64] | None = None
+    clock_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """``commands[g]``: ``[N, A]``, safe to send; ``source`` by agent name ``group/asset``."""
+    """``commands[g]``: ``[N, A]``, safe to send; ``source`` and ``mode`` by agent name ``group/asset``.
+
+    ``acts[g]``: ``[N]``, False where nothing is to be written: commands then repeat what is applied. ``advised[g]``:
+    ``[N, A]``, what would be sent if every asset were autonomous.
+    """
 
     commands: Arrays
     reasons: tuple[Reason, ...]
     source: Mapping[str, Source]
     state: ShieldState
+    mode: Mapping[str, Mode]
+    acts: BoolArrays
+    advised: Arrays
+    _stand_by: Callable[[], Arrays] = field(repr=False, compare=False)
+
+    @cached_property
+    def standby(self) -> Arrays:
+        """Commands ``[N, A]`` a group for the next period, to be sent if nothing can be computed then.
+
+        Worked out when first asked for, which is best done while there is time: after these commands are sent.
+        """
+        return self._stand_by()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ...envs.constraint import Constraint, constraints_of
 from ...envs.nameplate import Group, Nameplate
 from ...envs.plant import Arrays, Telemetry
 from .arrays import numeric
-from .decision import Code, Decision, Reason, ShieldState, Source
+from .decision import Code, Decision, Mode, Reason, ShieldState, Source
 from .inputs import Guarded, InputGuard
 from .limits import UNCHANGED, GroupLimits, group_limits
 from .settings import ShieldSettings
@@ -136,7 +137,24 @@ class Shield:
             reasons += _command_reasons(group, limits, raw, sent, state.applied[name], codes)
         reasons += self._verify(commands, sources, now_s, state)
         after = replace(state, applied=commands, inputs=guarded.state, time_s=now_s, confirmed=True)
-        return Decision(commands, tuple(reasons), sources, after)
+        return self._decided(commands, reasons, sources, after)
+
+    def _decided(
+        self, commands: dict[str, Floats], reasons: Iterable[Reason], sources: dict[str, Source], after: ShieldState
+    ) -> Decision:
+        acts = {g.name: np.ones(g.n_assets, dtype=np.bool_) for g in self.nameplate.groups}
+        modes = dict.fromkeys(self.nameplate.agents, Mode.AUTONOMOUS)
+        return Decision(
+            commands, tuple(reasons), sources, after, modes, acts, commands, partial(self._toward_neutral, commands)
+        )
+
+    def _toward_neutral(self, applied: Arrays) -> dict[str, Floats]:
+        """One period's way from ``applied`` towards neutral, by the limiter of last resort."""
+        found: dict[str, Floats] = {}
+        for g in self.nameplate.groups:
+            rows = [self._verifier.last_resort(applied, g.name, i, self.nameplate.period_s) for i in range(g.n_assets)]
+            found[g.name] = np.array(rows, dtype=np.float64).reshape(g.n_assets, len(g.commanded))
+        return found
 
     def _elapsed_s(self, now_s: float, state: ShieldState) -> float:
         """Seconds of change that the rate limits allow: at most one period, none on a clock that went wrong."""
@@ -197,7 +215,7 @@ class Shield:
         sources = dict.fromkeys(self.nameplate.agents, Source.FALLBACK)
         clock_works = isinstance(now_s, float) and math.isfinite(now_s)
         after = replace(known, applied=commands, time_s=now_s if clock_works else known.time_s, confirmed=True)
-        return Decision(commands, reasons, sources, after)
+        return self._decided(commands, reasons, sources, after)
 
 
 def _proposal(proposed: Any, group: Group, absent: Code) -> tuple[Floats, list[Code | None]]:
