@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ...envs.configuration import Strict
+from .causes import Cause
 
 
 class ShieldSettings(Strict):
@@ -17,4 +20,13 @@ class ShieldSettings(Strict):
     )
     frozen_after_periods: dict[str, PositiveInt] = Field(
         default_factory=dict, description="signal name: equal readings in a row after which it counts as stuck"
+    )
+    cause_modes: dict[Cause, Literal["backup", "tripped"]] = Field(
+        default_factory=dict, description="cause: a graver mode than the table of causes forces"
+    )
+    cause_patience_periods: dict[Cause, PositiveInt] = Field(
+        default_factory=dict, description="cause: periods in a row after which it counts, instead of the table's"
+    )
+    cause_dwell_periods: dict[Cause, NonNegativeInt] = Field(
+        default_factory=dict, description="cause: periods that it must be gone before it clears, instead of the table's"
     )
