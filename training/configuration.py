@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     SerializeAsAny,
@@ -64,6 +65,11 @@ class TrainConfiguration(Strict):
     learner: Annotated[LearnerConfiguration, Field(discriminator="kind")] = PpoConfiguration()
     rollout: RolloutConfiguration = RolloutConfiguration()
     shield: ShieldedConfiguration | None = Field(None, description="train behind the shield; absent: without it")
+    constraint_prices: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict,
+        description="constraint that the site adds: reward that each asset of its group loses a unit of the "
+        "constraint's cost, a share of its scale; what is not named is counted and costs nothing",
+    )
     learner_actors: LearnerActorsConfiguration | None = Field(
         None, description="learners of separate groups in Ray processes of their own; absent: in this one"
     )
@@ -134,6 +140,15 @@ class TrainConfiguration(Strict):
                 f"shield.intervention_penalty {self.shield.intervention_penalty}: learner kind masac learns from the "
                 "action that was executed, which must not pay for the one that was chosen; leave it at 0, or take kind "
                 "ppo or sb3"
+            )
+        if self.constraint_prices and (
+            isinstance(learner, AnalyticConfiguration | Sb3Configuration)
+            or self.learner_actors is not None
+            or self.device != "cpu"
+        ):
+            return (
+                "constraint_prices: only learners ppo, mappo, happo and masac, with their rollouts on the CPU, take "
+                "prices on constraints; leave them out, or train behind the shield"
             )
         if self.learner_actors is not None:
             wrong = self.learner_actors.disagreement(learner.kind, getattr(learner, "is_sequential", False))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from ..agents.action_layout import ActionLayout
 from ..agents.own_signals import OwnSignalsEncoder
-from ..envs.constraint import constraints_of_site
+from ..envs.constraint import constraints_of_site, declaration_of_site
 from ..envs.encoder import Encoder
 from ..envs.errors import ConfigurationError, ContractError, nearest
 from ..envs.nameplate import Nameplate
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..envs.twin import Twin
     from .configuration import TrainConfiguration
     from .shielding import Shielding
+    from .watched_twin import Charges
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Problem:
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     shield: ShieldedConfiguration | None = None
+    constraint_prices: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
     def of(config: TrainConfiguration, site: Site | None = None) -> Problem:
@@ -53,16 +55,21 @@ class Problem:
             dtype=config.dtype,
             device=config.device,
             shield=config.shield,
+            constraint_prices=config.constraint_prices,
         )
 
     def nameplate(self) -> Nameplate:
         return self.site.nameplate(self.site_config)
 
     def twin(self, n_replicas: int) -> Twin:
-        """The site's twin, behind the deployment shield where the run wants it."""
+        """The site's twin, watched where the site adds constraints, behind the shield where the run wants it."""
         import torch
 
         twin = self.site.twin(self.site_config, n_replicas, self.device, getattr(torch, self.dtype))
+        if constraints_of_site(self.site, self.site_config):
+            from .watched_twin import WatchedTwin
+
+            twin = WatchedTwin(twin, declaration_of_site(self.site, self.site_config))
         if self.shield is None:
             return twin
         from ..deploy.shield import Shield
@@ -80,6 +87,17 @@ class Problem:
         if not isinstance(twin, ShieldedTwin):
             raise ContractError(f"a problem with a shield needs a ShieldedTwin, not a {type(twin).__name__}")
         return Shielding(twin, self.shield.intervention_penalty)
+
+    def charges(self, twin: Twin) -> Charges | None:
+        """Who counts and prices the constraints that a twin of :meth:`twin` breaks; None where the site adds none."""
+        from .watched_twin import Charges, WatchedTwin
+
+        watched = twin
+        if self.shield is not None:
+            from .shielded_twin import ShieldedTwin
+
+            watched = twin.inner if isinstance(twin, ShieldedTwin) else twin
+        return Charges(watched, self.constraint_prices) if isinstance(watched, WatchedTwin) else None
 
     def task(self) -> Task:
         return self.site.task(self.task_name, self.site_config, self.task_options)
@@ -113,6 +131,10 @@ class Problem:
                 )
         self.encoders(self.nameplate())
         self.task()
+        if self.constraint_prices:
+            from .watched_twin import check_prices
+
+            check_prices(self.constraint_prices, declaration_of_site(self.site, self.site_config))
         self.twin(1)
 
     def encoders(self, nameplate: Nameplate) -> dict[str, Encoder]:

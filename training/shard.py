@@ -30,6 +30,7 @@ from .site_state import SiteState
 
 if TYPE_CHECKING:  # a run without a shield imports none
     from .shielding import Shielding
+    from .watched_twin import Charges
 
 ShardState = dict[str, Any]
 
@@ -64,6 +65,7 @@ class Shard:
         self._nameplate: Nameplate = self._problem.nameplate()
         self._twin: Twin = self._problem.twin(n)
         self._shielding: Shielding | None = self._problem.shielding(self._twin)
+        self._charges: Charges | None = self._problem.charges(self._twin)
         self._task: Task = self._problem.task()
         self._encoders: dict[str, Encoder] = self._problem.encoders(self._nameplate)
         self._layouts: dict[str, ActionLayout] = self._problem.layouts(self._nameplate)
@@ -139,10 +141,11 @@ class Shard:
         if self._shielding is not None:
             commands = self._shielding.obeyed(recorders, self._layouts, costs)
         score = self._task.score(before, commands, after)
+        reward = score.reward if self._charges is None else self._charges.charge(score.reward, after.present, costs)
         where, first = self._where_after, self._plan.first_replica
         self._check(after, where)
         for name, recorder in recorders.items():
-            recorder.get(t, _array(score.reward[name]), _array(after.present[name]))
+            recorder.get(t, _array(reward[name]), _array(after.present[name]))
             check_reward(*recorder.reward(t), self._nameplate, name, first, where)
         for name, cost in score.costs.items():
             costs.setdefault(name, []).append(_mean_cost(cost, after))

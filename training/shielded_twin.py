@@ -74,6 +74,11 @@ class ShieldedTwin:
         self._last: Intervention | None = None
 
     @property
+    def inner(self) -> Twin:
+        """The twin that obeys."""
+        return self._inner
+
+    @property
     def nameplate(self) -> Nameplate:
         return self._inner.nameplate
 
