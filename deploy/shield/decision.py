@@ -6,13 +6,17 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.plant import Arrays
 from .ladder import StoredPlan
+
+if TYPE_CHECKING:
+    from .local import CommandMemory
+    from .modes import ModeState
 
 BoolArrays = Mapping[str, NDArray[np.bool_]]
 IntArrays = Mapping[str, NDArray[np.int64]]
@@ -43,9 +47,7 @@ class Code(enum.StrEnum):
     POLICY_RAISED = "policy_raised"
     POLICY_TRIPPED = "policy_tripped"
     HAND_BACK = "hand_back"
-    MODE_NOBODY = "mode_nobody"
-    MODE_BACKUP = "mode_backup"
-    MODE_SAFE_STATE = "mode_safe_state"
+    NOT_APPROVED = "not_approved"
     CONSTRAINT_SUM = "constraint_sum"
     CONSTRAINT_SUM_RATE = "constraint_sum_rate"
     CONSTRAINT_SEPARATION = "constraint_separation"
@@ -55,7 +57,6 @@ class Code(enum.StrEnum):
     LADDER_PLAN = "ladder_plan"
     LADDER_BACKUP = "ladder_backup"
     LADDER_SAFE_STATE = "ladder_safe_state"
-    LIMIT_UNKNOWN = "limit_unknown"
     VERIFICATION_FAILED = "verification_failed"
     SHIELD_FAILED = "shield_failed"
     EMERGENCY_STOP = "emergency_stop"
@@ -158,30 +159,29 @@ class InputState:
 class ShieldState:
     """All that the shield remembers between two calls: plain data, so that a journal replays bit for bit.
 
-    ``applied[g]``: ``[N, A]``, the commands that the plant last accepted; ``time_s``: when, None before the first;
-    ``confirmed``: False while it is unknown whether the last write arrived. ``before[g]``: ``[N, A]``, what was applied
-    before those, for ``elapsed_s``; ``memory``: what the limits on change remember up to ``before``
-    (:class:`~.local.CommandMemory`; None: nothing has changed for ever). ``modes``: the mode machine's
-    (:class:`~.modes.ModeState`; None: at its start). ``plan``: the stored safe plan. ``monitors``: one memory a
-    monitor. ``proposed[g]``: ``[N, A]`` of the last period, not finite where there was none; ``changed[g]``: ``[N]``,
-    whether the shield changed it. ``landing_s``: ``[agents]``, how long each asset has been on its way to its safe
-    state, 0 while it is not.
+    ``applied[g]``: ``[N, A]``, the commands that the plant last accepted; ``time_s``: when, None before the first, and
+    ``clock_s`` by the caller's monotonic clock; ``confirmed``: False while it is unknown whether the last write
+    arrived. ``before[g]``: ``[N, A]``, what was applied before those, and ``memory``: what the limits on change
+    remember up to then (None: nothing has changed for ever). ``modes``: the mode machine's (None: at its start).
+    ``plan``: the stored safe plan. ``monitors``: one memory a monitor. ``changed[g]``: ``[N]``, whether the shield
+    changed the last proposal (None: of nobody). ``landing_s``: ``[agents]``, how long each asset has been on its way to
+    its safe state, 0 while it is not (None: nobody is). ``pending``: by cause, the assets ``[agents]`` at which
+    something was found after the modes were decided, which the next period's are decided by.
     """
 
     applied: Arrays
     inputs: InputState
     time_s: float | None = None
     confirmed: bool = True
+    clock_s: float | None = None
     before: Arrays | None = None
-    elapsed_s: float = 0.0
-    memory: Any = None
-    modes: Any = None
+    memory: CommandMemory | None = None
+    modes: ModeState | None = None
     plan: StoredPlan | None = None
-    monitors: tuple[Any, ...] = ()
-    proposed: Arrays | None = None
+    monitors: tuple[Mapping[str, NDArray[Any]], ...] = ()
     changed: BoolArrays | None = None
     landing_s: NDArray[np.float64] | None = None
-    clock_s: float | None = None
+    pending: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
