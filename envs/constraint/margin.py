@@ -7,7 +7,7 @@ site). The shield's rows and its verification have their own arithmetic on purpo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,15 +40,16 @@ class Worst(NamedTuple):
 
 
 class Margins:
-    """Compiled once from a declaration; a call is pure.
+    """Compiled once from a declaration; a call is pure. ``names``: only these constraints; None is all.
 
     Look-ahead conditions have no margin in one moment and are left out: they need their foresight.
     """
 
-    def __init__(self, declaration: Declaration) -> None:
+    def __init__(self, declaration: Declaration, names: Collection[str] | None = None) -> None:
         self.declaration = declaration
         self._limits = effective_limits(declaration.nameplate, declaration.constraints)
-        self._of = {c.name: c for c in declaration.constraints if not isinstance(c, LookAheadConstraint)}
+        asked = [c for c in declaration.constraints if names is None or c.name in names]
+        self._of = {c.name: c for c in asked if not isinstance(c, LookAheadConstraint)}
 
     def __call__(self, moment: Moment) -> dict[str, Any]:
         """Margin of each constraint by name: ``[..., N]``, or ``[...]`` where the assets keep it together.
