@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.constraint import Constraint, constraints_of
+from ...envs.constraint import Constraint, Declaration, SafeState, constraints_of
 from ...envs.nameplate import Group, Nameplate
 from ...envs.plant import Arrays, Telemetry
 from .arrays import numeric
@@ -56,7 +56,7 @@ class Shield:
         self.settings = settings or ShieldSettings()
         self._fallback = fallback
         self._limits = group_limits(nameplate, rows)
-        self._verifier = Verifier(nameplate, rows)
+        self._verifier = Verifier(Declaration(nameplate, rows, {agent: SafeState() for agent in nameplate.agents}))
         self._guard = InputGuard(nameplate, self.settings)
 
     def start(self, applied: Arrays | None = None) -> ShieldState:
@@ -190,7 +190,7 @@ class Shield:
         """Replace, in place, the commands of every asset that fails the independent check."""
         elapsed_s = self._verifier.elapsed_s(state.time_s, now_s, state.confirmed)
         found: list[Reason] = []
-        for (name, i), column in self._verifier.failures(commands, state.applied, elapsed_s).items():
+        for (name, i), (column, _) in self._verifier.failures(commands, state.applied, elapsed_s).local.items():
             group = self.nameplate.group(name)
             agent = f"{name}/{group.assets[i]}"
             asked = float(commands[name][i, column])
