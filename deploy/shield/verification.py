@@ -20,7 +20,8 @@ TOLERANCE = 1e-9
 CLOCK_SLACK = 1.002
 """Clocks in UTC seconds resolve no better; a period read 0.2 % long is still one period."""
 HOUR_S = 3600.0
-TIME_TOLERANCE_S = 1e-6
+TIME_TOLERANCE_PU = 2e-3
+"""Share of a period by which sums of elapsed times may be short: the clock's slack, once."""
 
 
 class Failure(NamedTuple):
@@ -72,6 +73,7 @@ class Verifier:
         self._place = {(a.group, a.number): a for a in self._assets}
         self._shapes = tuple((g.name, g.n_assets, len(g.commanded)) for g in declaration.nameplate.groups)
         self._period_s = declaration.nameplate.period_s
+        self._slack_s = TIME_TOLERANCE_PU * self._period_s
         self._steps = self._step_table(self._period_s)
         self._coupled = CoupledCheck(declaration, self._commands, self._place)
         self._backward = tuple(k for k, c in enumerate(self._commands) if c.looks_back)
@@ -206,7 +208,8 @@ class Verifier:
         here = c.level(before)
         if value == here or not math.isfinite(before):
             return None
-        near = abs(value - before) <= _step(c, elapsed_s) + TOLERANCE * (1.0 + abs(value) + abs(before))
+        start = min(max(before, c.minimum), c.maximum)
+        near = abs(value - start) <= _step(c, elapsed_s) + TOLERANCE * (1.0 + abs(value) + abs(start))
         if here is None:  # between levels or out of range: any level in reach, else the nearest
             closest = min(abs(v - before) for v in c.levels or ())
             return None if near or abs(value - before) <= closest else c.names["rate"]
@@ -222,26 +225,26 @@ class Verifier:
             return ""  # the way back into the range is free
         for dwell in c.dwells:
             bound = dwell.level is None or abs(before - dwell.level) <= LEVEL_TOLERANCE * (1.0 + abs(dwell.level))
-            if bound and not (past.sound and past.held_s >= dwell.minimum_s - TIME_TOLERANCE_S):
+            if bound and not (past.sound and past.held_s >= dwell.minimum_s - self._slack_s):
                 return dwell.name
         for per_hour, name in c.switches:
-            recent = sum(past.clock_s - t < HOUR_S - TIME_TOLERANCE_S for t in past.changes_s)
+            recent = sum(past.clock_s - t < HOUR_S - self._slack_s for t in past.changes_s)
             if not past.sound or recent >= per_hour:
                 return name
         return c.names["acceleration"] if c.per_second2 < math.inf and not past.sound else ""
 
     def _interval(self, c: Command, before: float, elapsed_s: float, past: PastCommands) -> tuple[float, float]:
-        """What range, rate, memory and acceleration leave of a continuous command; each wins over those after it."""
+        """What range, rate, acceleration and memory leave of a continuous command; each wins over those after it."""
         start = min(max(before, c.minimum), c.maximum)
-        if self._locked(c, before, past):
-            return start, start
         step = _step(c, elapsed_s)
         low, high = max(c.minimum, start - step), min(c.maximum, start + step)
-        if c.per_second2 == math.inf or start != before:
-            return low, high
-        q = c.per_second2 * elapsed_s * elapsed_s
-        least, most = before + past.change - q, before + past.change + q
-        return min(max(least, low), high), max(min(most, high), low)
+        if c.per_second2 < math.inf and start == before and past.sound:
+            q = c.per_second2 * elapsed_s * elapsed_s
+            least, most = before + past.change - q, before + past.change + q
+            low, high = min(max(least, low), high), max(min(most, high), low)
+        if self._locked(c, before, past):
+            low = high = min(max(start, low), high)
+        return low, high
 
     def _reach(self, k: int, before: float, elapsed_s: float, past: Sequence[PastCommands]) -> tuple[float, ...]:
         """What one command can be this period: its two ends, or all its legal levels."""
@@ -304,10 +307,5 @@ def _plain(array: Any) -> Any:
 
 def _of_one(change: float, held_s: float, changes_s: Sequence[float], clock_s: float) -> PastCommands:
     """A memory is sound if its numbers can have come about: no negative times, none from the future."""
-    sound = (
-        math.isfinite(change)
-        and held_s >= 0.0
-        and math.isfinite(clock_s)
-        and all(t <= clock_s + TIME_TOLERANCE_S for t in changes_s)
-    )
+    sound = math.isfinite(change) and held_s >= 0.0 and math.isfinite(clock_s) and all(t <= clock_s for t in changes_s)
     return PastCommands(change, held_s, changes_s, clock_s, sound)
