@@ -22,6 +22,8 @@ from ....envs.nameplate import Nameplate
 from ..causes import Cause
 from .monitor import Alarms, Memory, Seen
 
+Floats = NDArray[np.float64]
+
 _HIGHEST = 100_000
 
 
@@ -78,30 +80,28 @@ def _heights(run_length: float) -> Any:
 def average_run_length(rate: float, worth: int, height: int) -> float:
     """Periods until the alarm, on average, from a sum of 0, where a share ``rate`` of the periods has a change.
 
-    The sum falls by one a quiet period, so that it must pass every level on its way down. With ``A(s)``, the chance to
-    get from ``s`` to ``s - 1`` before the alarm, and ``T(s)``, the expected time until either, both follow from those
-    of higher levels by sums of positive terms, exact to rounding (the Markov chain of Brook & Evans 1972, solved by its
+    The sum falls by one a quiet period, so that it must pass every level on its way down. The chance to meet the alarm
+    before a level is left downwards, and the expected time until either, follow from those of higher levels by sums and
+    products of positive terms, so that nothing cancels (the Markov chain of Brook & Evans 1972, solved by its
     structure).
     """
     jump = worth - 1
-    chance, time = np.zeros(height + 1), np.zeros(height + 1)
+    alarm, time = np.zeros(height + 1), np.zeros(height + 1)
     for s in range(height - 1, 0, -1):
-        back, spent = _descent(chance, time, s + jump, s, height)
-        chance[s] = (1.0 - rate) / (1.0 - rate * back)
-        time[s] = (1.0 + rate * spent) / (1.0 - rate * back)
-    back, spent = _descent(chance, time, jump, 0, height)
-    return float((1.0 + rate * spent) / (rate * (1.0 - back)))
+        met, spent = _descent(alarm, time, s + jump, s, height)
+        leaves = 1.0 - rate + rate * met
+        alarm[s], time[s] = rate * met / leaves, (1.0 + rate * spent) / leaves
+    met, spent = _descent(alarm, time, jump, 0, height)
+    return float((1.0 + rate * spent) / (rate * met)) if met > 0.0 else math.inf
 
 
-def _descent(chance: Any, time: Any, start: int, end: int, height: int) -> tuple[float, float]:
-    """From level ``start`` down to ``end``: the chance to arrive without an alarm, and the expected time."""
+def _descent(alarm: Floats, time: Floats, start: int, end: int, height: int) -> tuple[float, float]:
+    """From level ``start`` down to ``end``: the chance to meet the alarm before, and the expected time until either."""
     if start >= height:
-        return 0.0, 0.0
-    levels = slice(start, end, -1)
-    arrived = np.cumprod(chance[levels])
-    if not len(arrived):
         return 1.0, 0.0
-    return float(arrived[-1]), float(time[start] + (time[levels][1:] * arrived[:-1]).sum())
+    levels = slice(start, end, -1)
+    fine = np.cumsum(np.log1p(-alarm[levels]))
+    return float(-np.expm1(fine[-1])), float(time[start] + (time[levels][1:] * np.exp(fine[:-1])).sum())
 
 
 class DriftMonitor:
