@@ -7,6 +7,7 @@ probability an on-policy learner needs, and the executed one apart; :class:`Inte
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,8 @@ CHANGED_PU = 1e-6
 Floats = NDArray[np.float64]
 
 _PREFIX = "shield/"
-_PER_GROUP = ("good", "ever", "source_time_s", "bad_count", "same_count")
-_NO_SEQUENCE = -1
+_INPUTS = tuple(f.name for f in dataclasses.fields(InputState))
+_NUMBERS = ("sequence", "utc_s", "clock_s")  # of the inputs: None before the first reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +140,11 @@ class ShieldedTwin:
         states = self._states
         found["time_s"] = np.array([np.nan if s.time_s is None else s.time_s for s in states])
         found["confirmed"] = np.array([s.confirmed for s in states])
-        found["sequence"] = np.array([_NO_SEQUENCE if s.inputs.sequence is None else s.inputs.sequence for s in states])
+        for key in _INPUTS:
+            found[f"inputs/{key}"] = np.stack([_array(getattr(s.inputs, key)) for s in states])
         for group in self._measured:
             found[f"measured/{group}"], found[f"present/{group}"] = self._measured[group], self._present[group]
             found[f"applied/{group}"] = np.stack([s.applied[group] for s in states])
-            for key in _PER_GROUP:
-                found[f"{key}/{group}"] = np.stack([getattr(s.inputs, key)[group] for s in states])
         inner = self._inner.snapshot()
         return {**inner, **{_PREFIX + key: torch.from_numpy(np.array(array)) for key, array in found.items()}}
 
@@ -167,12 +167,15 @@ class ShieldedTwin:
         def groups(key: str) -> dict[str, NDArray[Any]]:
             return {group: kept[f"{key}/{group}"][row].copy() for group in self._measured}
 
-        sequence, time_s = int(kept["sequence"][row]), float(kept["time_s"][row])
+        time_s = float(kept["time_s"][row])
+        inputs: dict[str, Any] = {key: kept[f"inputs/{key}"][row] for key in _INPUTS}
+        for key in _NUMBERS:
+            inputs[key] = None if np.isnan(inputs[key]) else float(inputs[key])
+        whole: dict[str, Any] = {"n_read": int(inputs["n_read"]), "clean": bool(inputs["clean"])}
+        whole["sequence"] = None if inputs["sequence"] is None else int(inputs["sequence"])
         return ShieldState(
             applied=groups("applied"),
-            inputs=InputState(
-                **{key: groups(key) for key in _PER_GROUP}, sequence=None if sequence == _NO_SEQUENCE else sequence
-            ),
+            inputs=InputState(**{**inputs, **whole}),
             time_s=None if np.isnan(time_s) else time_s,
             confirmed=bool(kept["confirmed"][row]),
         )
@@ -226,6 +229,10 @@ def actions_of(layout: ActionLayout, commands: Float32) -> Float32:
         distance = np.abs(commands[..., column, None] - np.asarray(values, np.float32))
         actions[..., n + k] = distance.argmin(axis=-1)
     return actions
+
+
+def _array(value: Any) -> NDArray[Any]:
+    return np.asarray(np.nan if value is None else value)
 
 
 def _middle(group: Group) -> Floats:

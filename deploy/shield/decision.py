@@ -15,11 +15,12 @@ from ...envs.plant import Arrays
 from .ladder import StoredPlan
 
 if TYPE_CHECKING:
-    from .local import CommandMemory
+    from .command_memory import CommandMemory
     from .modes import ModeState
 
 BoolArrays = Mapping[str, NDArray[np.bool_]]
-IntArrays = Mapping[str, NDArray[np.int64]]
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int32]
 
 
 class Code(enum.StrEnum):
@@ -48,6 +49,13 @@ class Code(enum.StrEnum):
     POLICY_TRIPPED = "policy_tripped"
     HAND_BACK = "hand_back"
     NOT_APPROVED = "not_approved"
+    CONSTRAINT_ACCELERATION = "constraint_acceleration"
+    CONSTRAINT_TRANSITION = "constraint_transition"
+    CONSTRAINT_DWELL = "constraint_dwell"
+    CONSTRAINT_SWITCHES = "constraint_switches"
+    CONSTRAINT_EXCLUSIVE = "constraint_exclusive"
+    CONSTRAINT_CONFLICT = "constraint_conflict"
+    CONSTRAINT_DEADBAND = "constraint_deadband"
     CONSTRAINT_SUM = "constraint_sum"
     CONSTRAINT_SUM_RATE = "constraint_sum_rate"
     CONSTRAINT_SEPARATION = "constraint_separation"
@@ -140,19 +148,34 @@ class Reason:
 
 @dataclass(frozen=True)
 class InputState:
-    """What the input guard remembers, per measured signal ``[N, O]``.
+    """What the input guard remembers, over all ``M`` measured signals of a site (:mod:`.input_layout`).
 
-    ``good``: last accepted value; ``ever``: whether there was one; ``source_time_s``: its time at the source;
-    ``bad_count``: periods since; ``same_count``: readings in a row with an unchanged value; ``sequence``: the
-    newest accepted reading.
+    ``[M]`` each: ``good``: last accepted value; ``ever``: whether there was one; ``source_time_s``: its time at the
+    source; ``moved_s``: own clock when the source's time last moved on; ``bad_count``: periods since ``good``;
+    ``reference``: where the value is believed to be, which is ``good`` unless it was seen in another place or unit;
+    ``age``: periods since then; ``suspect``: place in the list of checks of a confusion that was found and not yet
+    cleared, 0 for none; ``same_count``: readings in a row with an unchanged value; ``still_count``: those while most
+    peers moved. ``past`` ``[K, 3]``: marks of the last readings, ``n_read`` of them so far. ``sequence``: the newest
+    accepted reading; ``utc_s``, ``clock_s``: both clocks at the last call. ``clean``: the last reading was good
+    throughout.
     """
 
-    good: Arrays
-    ever: BoolArrays
-    source_time_s: Arrays
-    bad_count: IntArrays
-    same_count: IntArrays
+    good: Floats
+    ever: NDArray[np.bool_]
+    source_time_s: Floats
+    moved_s: Floats
+    bad_count: Counts
+    reference: Floats
+    age: Counts
+    suspect: NDArray[np.int8]
+    same_count: Counts
+    still_count: Counts
+    past: Floats
+    n_read: int = 0
     sequence: int | None = None
+    utc_s: float | None = None
+    clock_s: float | None = None
+    clean: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,33 @@
 """The input guard: what of a reading can be believed, and what stands in for the rest.
 
-A bad value is replaced by the last good one for ``hold_periods`` periods, counted in calls and not by a clock,
-which may be the very thing that is wrong. After that the asset is no longer trusted and goes to its fallback.
+A bad value is replaced by the twin's estimate for ``estimate_periods``, without one by the last good value for
+``hold_periods``, counted in calls and not by a clock, which may be the very thing that is wrong. After that the asset
+is no longer trusted and goes to its fallback.
+
+A good reading after a good one takes a short path that only decides that all is well; at the first doubt
+:mod:`.input_checks` judges everything, value by value. Both give the same answer for a good reading.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.nameplate import Group, Nameplate
-from ...envs.plant import Arrays, Quality, Telemetry
+from ...envs.nameplate import Nameplate
+from ...envs.plant import Arrays, Telemetry
 from .arrays import numeric
 from .decision import BoolArrays, Code, InputState, Reason
+from .input_checks import KEPT_READINGS, InputChecks, mark_of
+from .input_layout import input_layout
 from .settings import ShieldSettings
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-RANGE_TOLERANCE_PU = 1e-6
-"""Share of a signal's span by which rounding may carry a good value over its end."""
-
-_CHECKS = (
-    Code.INPUT_FROZEN,
-    Code.INPUT_OUT_OF_ORDER,
-    Code.INPUT_RANGE,
-    Code.INPUT_FUTURE,
-    Code.INPUT_STALE,
-    Code.INPUT_BAD_QUALITY,
-    Code.INPUT_NOT_FINITE,
-)
-"""What a value can fail, gravest last."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,9 @@ class Guarded:
     """A reading made safe to use.
 
     ``values[g]``: ``[N, O]``, always finite and in range; ``trusted[g]``: ``[N]``, False for an asset that must fall
-    back; ``substituted[g]``: ``[N]``, True where a held value stands in.
+    back; ``substituted[g]``: ``[N]``, True where an estimate or a held value stands in. ``agents_trusted`` and
+    ``agents_substituted`` are the same for all assets in one ``[agents]``; ``clock_wrong``: a clock stepped back or is
+    no number; ``clean``: everything is good, and there is no reason.
     """
 
     values: Arrays
@@ -49,146 +45,178 @@ class Guarded:
     substituted: BoolArrays
     reasons: tuple[Reason, ...]
     state: InputState
+    agents_trusted: Bools
+    agents_substituted: Bools
+    clock_wrong: bool = False
+    clean: bool = False
 
 
 class InputGuard:
-    """Judges every measured signal of a site, one reading a period."""
+    """Judges every measured signal of a site, one reading a period.
+
+    Raises :class:`ConfigurationError` for settings of signals that the site does not have.
+    """
 
     def __init__(self, nameplate: Nameplate, settings: ShieldSettings) -> None:
-        self._nameplate = nameplate
         self._settings = settings
-        self._bounds = {g.name: (g.lower("measured"), g.upper("measured")) for g in nameplate.groups}
-        self._frozen_after = {
-            g.name: np.array([settings.frozen_after_periods.get(s.name, 2**31) for s in g.measured], dtype=np.int64)
-            for g in nameplate.groups
-        }
+        self._layout = input_layout(nameplate, settings)
+        self._checks = InputChecks(nameplate, settings, self._layout)
         self._max_age_s = settings.max_age_periods * nameplate.period_s
+        self._limit = np.minimum(self._layout.jump, self._layout.calm)
+        self._limited = bool(np.isfinite(self._limit).any())
+        self._every = np.ones(len(nameplate.agents), dtype=np.bool_)
+        self._none = np.zeros(len(nameplate.agents), dtype=np.bool_)
+        self._all_trusted = {p.group.name: self._every[p.agents] for p in self._layout.parts}
+        self._none_substituted = {p.group.name: self._none[p.agents] for p in self._layout.parts}
 
     def start(self) -> InputState:
         """The state before the first reading: nothing good has been seen."""
-        shapes = {g.name: (g.n_assets, len(g.measured)) for g in self._nameplate.groups}
+        n = self._layout.n
+        middle = (self._layout.low + self._layout.high) / 2.0
+        counts = np.zeros(n, dtype=np.int32)
         return InputState(
-            good={n: np.tile((lo + hi) / 2.0, (shapes[n][0], 1)) for n, (lo, hi) in self._bounds.items()},
-            ever={n: np.zeros(s, dtype=np.bool_) for n, s in shapes.items()},
-            source_time_s={n: np.full(s, -np.inf) for n, s in shapes.items()},
-            bad_count={n: np.zeros(s, dtype=np.int64) for n, s in shapes.items()},
-            same_count={n: np.zeros(s, dtype=np.int64) for n, s in shapes.items()},
-        )
+            good=middle, ever=np.zeros(n, dtype=np.bool_), source_time_s=np.full(n, -np.inf),
+            moved_s=np.full(n, np.inf), bad_count=counts, reference=middle, age=counts,
+            suspect=np.zeros(n, dtype=np.int8), same_count=counts, still_count=counts,
+            past=np.full((KEPT_READINGS, 3), np.nan),
+        )  # fmt: skip
 
-    def guard(self, telemetry: Telemetry | None, now_s: float, state: InputState) -> Guarded:
-        """Return what to believe of ``telemetry`` at ``now_s``; None means that the plant gave no reading."""
-        reasons: list[Reason] = []
-        values: dict[str, Floats] = {}
-        trusted: dict[str, Bools] = {}
-        substituted: dict[str, Bools] = {}
-        good: dict[str, Floats] = {}
-        ever: dict[str, Bools] = {}
-        source_time: dict[str, Floats] = {}
-        bad_count: dict[str, NDArray[np.int64]] = {}
-        same_count: dict[str, NDArray[np.int64]] = {}
-
-        refused = self._refused_as_a_whole(telemetry, now_s, state)
-        for group in self._nameplate.groups:
-            name = group.name
-            arrays = None if refused else _group_arrays(telemetry, group)
-            if arrays is None or isinstance(arrays, Code):
-                code = arrays or refused or Code.INPUT_MISSING
-                bad = np.ones((group.n_assets, len(group.measured)), dtype=np.bool_)
-                reasons += [Reason(f"{name}/{asset}", "", code) for asset in group.assets]
-                read, times, same = state.good[name], state.source_time_s[name], state.same_count[name]
-            else:
-                read, times, quality = arrays
-                same = np.where((read == state.good[name]) & state.ever[name], state.same_count[name] + 1, 0)
-                faults = self._faults(group, read, times, quality, same, now_s, state)
-                bad = faults > 0
-                for i, k in np.argwhere(bad):
-                    reasons.append(
-                        self._input_reason(group, int(i), int(k), _CHECKS[faults[i, k] - 1], read[i, k], state)
-                    )
-            low, high = self._bounds[name]
-            accepted = np.where(bad, state.good[name], np.clip(read, low, high))
-            count = np.where(bad, state.bad_count[name] + 1, 0)
-            known = state.ever[name] | ~bad
-            lost = bad & ((count > self._settings.hold_periods) | ~state.ever[name])
-            values[name], good[name], ever[name], bad_count[name] = accepted, accepted, known, count
-            source_time[name] = np.where(bad, state.source_time_s[name], times)
-            same_count[name] = same
-            trusted[name] = ~np.any(lost, axis=1)
-            substituted[name] = np.any(bad, axis=1) & trusted[name]
-        sequence = state.sequence if refused or telemetry is None else int(telemetry.sequence)
-        new_state = InputState(good, ever, source_time, bad_count, same_count, sequence)
-        return Guarded(values, trusted, substituted, tuple(reasons), new_state)
-
-    def _refused_as_a_whole(self, telemetry: Telemetry | None, now_s: float, state: InputState) -> Code | None:
-        if telemetry is None:
-            return Code.INPUT_MISSING
-        if not isinstance(telemetry, Telemetry) or not isinstance(telemetry.sequence, (int, np.integer)):
-            return Code.INPUT_TYPE
-        if state.sequence is None or telemetry.sequence > state.sequence:
-            return None
-        if telemetry.sequence == state.sequence:
-            return Code.INPUT_OUT_OF_ORDER
-        # A source that was restarted counts from the start again. It is believed once holding has run out; its
-        # values must still be fresh, so a replay of old ones is refused signal by signal.
-        ran_out = all((count > self._settings.hold_periods).all() for count in state.bad_count.values())
-        return None if ran_out else Code.INPUT_OUT_OF_ORDER
-
-    def _faults(
+    def guard(
         self,
-        group: Group,
-        read: Floats,
-        times: Floats,
-        quality: NDArray[Any],
-        same: NDArray[np.int64],
+        telemetry: Telemetry | None,
         now_s: float,
         state: InputState,
-    ) -> NDArray[np.int8]:
-        """``[N, O]``: 0 where all is well, else one plus the place in ``_CHECKS`` of the gravest fault."""
-        low, high = self._bounds[group.name]
-        slack = RANGE_TOLERANCE_PU * (high - low)
-        age_s = now_s - times
-        held = state.ever[group.name] & (state.bad_count[group.name] <= self._settings.hold_periods)
-        passed = (  # as _CHECKS; written so that a NaN fails: NaN compares False
-            same < self._frozen_after[group.name],
-            ~held | (times >= state.source_time_s[group.name]),
-            (read >= low - slack) & (read <= high + slack),
-            age_s >= -self._settings.max_future_s,
-            age_s <= self._max_age_s,
-            (quality == Quality.GOOD) | (quality == Quality.UNCERTAIN),
-            np.isfinite(read),
+        *,
+        clock_s: float | None = None,
+        estimate: Arrays | None = None,
+    ) -> Guarded:
+        """Return what to believe of ``telemetry``; None means that the plant gave no reading.
+
+        ``now_s`` is the plant's UTC clock, ``clock_s`` the caller's monotonic one (``now_s`` without it); ``estimate``
+        is what the twin expects of this reading, ``[N, O]`` per group, used only where a value is bad.
+        """
+        if state.clean and type(telemetry) is Telemetry:
+            found = self._good(telemetry, now_s, state, clock_s)
+            if found is not None:
+                return found
+        return self._judged(telemetry, now_s, state, clock_s, estimate)
+
+    def _good(self, telemetry: Telemetry, now_s: float, state: InputState, clock_s: float | None) -> Guarded | None:
+        """The answer to a good reading after a good one; None at the first doubt."""
+        clock = now_s if clock_s is None else clock_s
+        last_clock, last_utc, sequence = state.clock_s, state.utc_s, telemetry.sequence
+        if not (isinstance(now_s, float) and isinstance(clock, float) and isinstance(sequence, int)):
+            return None
+        if last_clock is None or last_utc is None or state.sequence is None or not sequence > state.sequence:
+            return None
+        if not (clock >= last_clock and now_s >= last_utc and math.isfinite(now_s) and math.isfinite(clock)):
+            return None
+        layout = self._layout
+        read = self._flat(telemetry.values, "d")
+        times = self._flat(telemetry.source_time_s, "d")
+        quality = self._flat(telemetry.quality, "b")
+        if read is None or times is None or quality is None or quality.any():
+            return None
+        if not ((read >= layout.low) & (read <= layout.high)).all():
+            return None
+        if self._limited and not (layout.distance(read, state.good) <= self._limit).all():
+            return None
+        oldest, newest = float(np.minimum.reduce(times)), float(np.maximum.reduce(times))
+        if not (now_s - oldest <= self._max_age_s and newest - now_s <= self._settings.max_future_s):
+            return None
+        if not (times > state.source_time_s).all():  # a source that stood still, however shortly, is looked at closely
+            return None
+        same, still = state.same_count, state.still_count
+        if layout.counts:
+            same, still = self._checks.counts(read, state)
+            if not ((same < layout.frozen_after) & (still < layout.stuck_after)).all():
+                return None
+        past = state.past.copy()
+        past[state.n_read % KEPT_READINGS] = (oldest, newest, mark_of(read))
+        after = InputState(
+            read, state.ever, times, np.full(layout.n, clock), state.bad_count, read, state.age, state.suspect,
+            same, still, past, state.n_read + 1, sequence, now_s, clock, True,
+        )  # fmt: skip
+        values = {p.group.name: read[p.first : p.end].reshape(p.n_assets, p.n_signals) for p in layout.parts}
+        return Guarded(
+            values, self._all_trusted, self._none_substituted, (), after, self._every, self._none, clean=True
         )
-        found = np.zeros(read.shape, dtype=np.int8)
-        for number, fine in enumerate(passed, start=1):
-            found[~fine] = number
-        return found
 
-    def _input_reason(self, group: Group, i: int, k: int, code: Code, read: float, state: InputState) -> Reason:
-        signal = group.measured[k]
-        limit: float | None = None
-        if code is Code.INPUT_RANGE:
-            limit = signal.maximum if read > signal.maximum else signal.minimum
-        elif code is Code.INPUT_STALE:
-            limit = self._max_age_s
-        elif code is Code.INPUT_FUTURE:
-            limit = self._settings.max_future_s
-        sent = float(state.good[group.name][i, k])
-        return Reason(f"{group.name}/{group.assets[i]}", signal.name, code, float(read), sent, limit)
+    def _flat(self, table: Any, kind: str) -> NDArray[Any] | None:
+        """A copy of all groups' arrays in one vector, None unless they are just what they should be."""
+        found: list[NDArray[Any]] = []
+        for p in self._layout.parts:
+            raw = table.get(p.group.name) if type(table) is dict else None
+            if type(raw) is not np.ndarray or raw.dtype.char != kind or raw.shape != (p.n_assets, p.n_signals):
+                return None
+            found.append(raw.reshape(-1))
+        return np.concatenate(found)
+
+    def _judged(self, telemetry: Any, now_s: Any, state: InputState, clock_s: Any, estimate: Arrays | None) -> Guarded:
+        """Every value judged by every check."""
+        layout, checks = self._layout, self._checks
+        utc = _number(now_s)
+        clock = utc if clock_s is None else _number(clock_s)
+        wrong = [
+            name
+            for name, now, last in (("utc_s", utc, state.utc_s), ("clock_s", clock, state.clock_s))
+            if now is None or (last is not None and now < last)
+        ]
+        reasons = [Reason("", name, Code.INPUT_CLOCK) for name in dict.fromkeys(wrong)]
+        reading, refused = checks.assembled(telemetry, utc, state)
+        faults, reference, same, still, moved = checks.judged(reading, utc, clock, state)
+        bad = faults > 0
+        good = np.where(bad, state.good, np.minimum(np.maximum(reading.values, layout.low), layout.high))
+        bad_count = np.where(bad, np.minimum(state.bad_count + 1, 2**30), 0).astype(np.int32)
+        ever = state.ever | ~bad
+        stands_in, fine = self._estimate(estimate)
+        estimated = bad & fine & state.ever & (bad_count <= self._settings.estimate_periods)
+        lost = bad & ~estimated & ((bad_count > self._settings.hold_periods) | ~state.ever)
+        accepted = np.where(estimated, stands_in, good)
+        for part in layout.parts:
+            reasons += checks.reasons(part, refused.get(part.group.name), faults, reading.values, accepted)
+        explained = ~np.isnan(reference)
+        n_read, past = state.n_read, state.past
+        if not refused:
+            past = past.copy()
+            past[n_read % KEPT_READINGS] = reading.mark
+            n_read += 1
+        clean = not (wrong or refused or bad.any())
+        after = InputState(
+            good=good, ever=ever, source_time_s=np.where(bad, state.source_time_s, reading.times_s), moved_s=moved,
+            bad_count=bad_count, reference=good if clean else np.where(bad & explained, reference,
+                                                                       np.where(bad, state.reference, good)),
+            age=np.where(bad & ~explained, np.minimum(state.age + 1, 2**30), 0).astype(np.int32),
+            suspect=checks.suspects(faults, explained, state), same_count=same, still_count=still, past=past,
+            n_read=n_read, sequence=reading.sequence, utc_s=state.utc_s if utc is None else utc,
+            clock_s=state.clock_s if clock is None else clock, clean=clean,
+        )  # fmt: skip
+        trusted, substituted = self._every.copy(), self._none.copy()
+        for p in layout.parts:
+            trusted[p.agents] = ~lost[p.rows].reshape(p.n_assets, p.n_signals).any(axis=1)
+            substituted[p.agents] = bad[p.rows].reshape(p.n_assets, p.n_signals).any(axis=1)
+        substituted &= trusted
+        return Guarded(
+            {p.group.name: accepted[p.rows].reshape(p.n_assets, p.n_signals) for p in layout.parts},
+            {p.group.name: trusted[p.agents] for p in layout.parts},
+            {p.group.name: substituted[p.agents] for p in layout.parts},
+            tuple(reasons), after, trusted, substituted, bool(wrong), clean,
+        )  # fmt: skip
+
+    def _estimate(self, estimate: Any) -> tuple[Floats, Bools]:
+        """What may stand in, ``[M]``, brought into range, and where there is such a thing."""
+        values = np.full(self._layout.n, np.nan)
+        for p in self._layout.parts if isinstance(estimate, Mapping) else ():
+            told = numeric(estimate.get(p.group.name), (p.n_assets, p.n_signals))
+            if not isinstance(told, str):
+                values[p.rows] = told.reshape(-1)
+        fine = np.isfinite(values)
+        return np.minimum(np.maximum(values, self._layout.low), self._layout.high), fine
 
 
-def _group_arrays(telemetry: Telemetry | None, group: Group) -> tuple[Floats, Floats, NDArray[Any]] | Code:
-    """Values, source times and qualities of one group, each ``[N, O]``, or the code of what is wrong with them."""
-    shape = (group.n_assets, len(group.measured))
-    found: list[Floats] = []
-    for field in ("values", "source_time_s", "quality"):
-        table = getattr(telemetry, field)
-        try:
-            raw = table[group.name]
-        except Exception:  # noqa: BLE001 - no mapping, or none of that name
-            return Code.INPUT_MISSING
-        if raw is None:
-            return Code.INPUT_MISSING
-        array = numeric(raw, shape)
-        if isinstance(array, str):
-            return Code.INPUT_SHAPE if array == "shape" else Code.INPUT_TYPE
-        found.append(array)
-    return found[0], found[1], found[2]
+def _number(raw: Any) -> float | None:
+    """A clock's time, None if it is no finite number."""
+    if not isinstance(raw, (int, float, np.integer, np.floating)) or isinstance(raw, bool):
+        return None
+    value = float(raw)
+    return value if math.isfinite(value) else None

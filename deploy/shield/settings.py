@@ -21,6 +21,24 @@ class ShieldSettings(Strict):
     frozen_after_periods: dict[str, PositiveInt] = Field(
         default_factory=dict, description="signal name: equal readings in a row after which it counts as stuck"
     )
+    stuck_after_periods: dict[str, PositiveInt] = Field(
+        default_factory=dict,
+        description="signal name: equal readings in a row, while most other assets of the group move, to count as stuck",
+    )
+    jump_per_s: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="signal name: most that it may change in a second, in its unit"
+    )
+    jump_pu: dict[str, PositiveFloat] = Field(
+        default_factory=dict, description="signal name: most that it may change in a period, as a share of its range"
+    )
+    confusion_step_pu: PositiveFloat | None = Field(
+        default=0.1,
+        description="change in a period, as a share of the range, from which on a value is asked whether it was swapped "
+        "or came in another unit; null never asks",
+    )
+    estimate_periods: NonNegativeInt = Field(
+        default=5, description="periods that a bad value is replaced by the twin's estimate, where there is one"
+    )
     cause_modes: dict[Cause, Literal["backup", "tripped"]] = Field(
         default_factory=dict, description="cause: a graver mode than the table of causes forces"
     )
