@@ -1,6 +1,7 @@
 """The shield: an answer every period, never the raw command when in doubt.
 
-    guard inputs -> choose proposal or fallback per asset -> range and rate -> verify -> last resort
+    guard inputs -> monitors -> modes -> proposal, fallback or safe state of each asset -> its own limits
+    -> what assets keep together -> look-ahead -> verify -> ladder -> last resort
 
 :meth:`Shield.filter` is a pure function of its arguments, lets no exception out and carries its state
 explicitly, so that a journal replays bit for bit. It is a software layer above the equipment's own certified
@@ -10,7 +11,7 @@ safety function, and no substitute for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,17 +19,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.constraint import Constraint, Declaration, SafeState, constraints_of
-from ...envs.nameplate import Group, Nameplate
+from ...envs.constraint import Constraint, Declaration, SafeState, constraints_of, declare
+from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
 from .arrays import numeric
-from .decision import Code, Decision, Mode, Reason, ShieldState, Source
+from .causes import Cause
+from .choice import FALLBACK, SAFE_STATE, SOURCES, Choice, Chooser, Inputs, causes_of
+from .command_memory import CommandMemory
+from .compiled import flat_commands
+from .decision import BoolArrays, Code, Decision, Mode, Reason, ShieldState, Source
+from .explanation import changed
 from .inputs import Guarded, InputGuard
-from .limits import UNCHANGED, GroupLimits, group_limits
+from .keeping import Keeping, Period, Sent
+from .modes import APPROVED, TRIPPED, ModeMachine, Modes
+from .monitors.monitor import SITE, Monitor, Seen
+from .orders import judge
+from .program import warmup
+from .proposal import Proposal, read_proposal
+from .safe_way import SafeWay
 from .settings import ShieldSettings
-from .verification import Verifier
+from .tightening import tightened
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Fallback = Callable[[Arrays], Arrays]
 """From guarded measurements ``[N, O]`` per group to commands ``[N, A]`` per group: no memory, no side effect."""
 
@@ -39,37 +52,85 @@ PERIOD_JITTER = 1e-3
 class Shield:
     """Stands between every policy and every actuator of one site.
 
-    ``constraints`` default to what the nameplate implies and are always joined with it. ``fallback`` gives an asset's
-    commands when its policy cannot be used; without one, assets go to neutral, which hands them back to their own
-    controller. Whatever the fallback says is limited and verified like any other command.
+    ``site`` is what it declares as safe (:func:`~twinloop.envs.constraint.declaration_of_site`); a nameplate alone
+    declares its own ranges and rates, and ``constraints`` then come to it, the tighter of the two in force.
+    ``fallback`` gives an asset's commands when its policy cannot be used; without one, assets go to neutral, which
+    hands them back to their own controller. Whatever the fallback says is limited and verified like any other command.
     """
 
     def __init__(
         self,
-        nameplate: Nameplate,
+        site: Declaration | Nameplate,
         constraints: Iterable[Constraint] | None = None,
         settings: ShieldSettings | None = None,
         fallback: Fallback | None = None,
+        monitors: Sequence[Monitor] = (),
     ) -> None:
-        rows = constraints_of(nameplate) + tuple(constraints or ())
-        self.nameplate = nameplate
+        if isinstance(site, Nameplate):
+            declaration = _declared(site, tuple(constraints or ()))
+        elif constraints is None:
+            declaration = site
+        else:
+            raise TypeError("constraints belong to a nameplate; a declaration has its own, so add them there")
+        self.declaration = declaration
+        self.nameplate = plate = declaration.nameplate
         self.settings = settings or ShieldSettings()
+        self.flat = flat = flat_commands(plate)
         self._fallback = fallback
-        self._limits = group_limits(nameplate, rows)
-        self._verifier = Verifier(Declaration(nameplate, rows, {agent: SafeState() for agent in nameplate.agents}))
-        self._guard = InputGuard(nameplate, self.settings)
+        self._monitors = tuple(monitors)
+        self._guard = InputGuard(plate, self.settings)
+        self._modes = ModeMachine(plate, self.settings)
+        self._modes_at_start = self._modes.start()
+        self._chooser = Chooser(flat, plate.agents)
+        self._safe_way = SafeWay(declaration, flat)
+        self._keeping = Keeping(declaration, flat)
+        self._memory_at_start = self._keeping.local.start()
+        self._sizes = tuple((g.name, g.n_assets) for g in plate.groups)
+        everyone = np.ones(len(plate.agents), dtype=np.bool_)
+        self._all_act = self._by_group(everyone)
+        self._none_changed = self._by_group(~everyone)
+        self._all_autonomous = dict.fromkeys(plate.agents, Mode.AUTONOMOUS)
+        self._all_on_policy = dict.fromkeys(plate.agents, Source.POLICY)
+        self._agents = frozenset(plate.agents)
 
-    def start(self, applied: Arrays | None = None) -> ShieldState:
-        """The state before the first period; ``applied`` is what the plant obeys now, neutral if that is unknown."""
-        neutral = {g.name: np.tile(self._limits[g.name].neutral, (g.n_assets, 1)) for g in self.nameplate.groups}
-        state = ShieldState(applied=neutral, inputs=self._guard.start())
+    def warmup(self) -> None:
+        """Import the solver and run every stage once, so that the first period is as fast as the rest.
+
+        Raises :class:`~twinloop.envs.errors.ConfigurationError` where constraints need a solver that is not installed.
+        """
+        if self._keeping.coupling.any:
+            warmup()
+        state = self.start()
+        for _ in range(3):
+            state = self.filter(None, state.applied, 0.0, state).state
+
+    def start(self, applied: Arrays | None = None, mode: Mode = Mode.AUTONOMOUS) -> ShieldState:
+        """The state before the first period; ``applied`` is what the plant obeys now, neutral if that is unknown.
+
+        ``mode``: the authority that every asset starts with, one of those that people may give.
+        """
+        state = ShieldState(
+            applied=self.flat.grouped(self.flat.neutral.copy()),
+            inputs=self._guard.start(),
+            memory=self._memory_at_start,
+            modes=self._modes_at_start if mode is Mode.AUTONOMOUS else self._modes.start(mode),
+            monitors=tuple(m.start() for m in self._monitors),
+        )
         return state if applied is None else self.accepted(state, applied)
 
-    def guard(self, telemetry: Telemetry | None, now_s: float, state: ShieldState) -> Guarded:
+    def guard(
+        self,
+        telemetry: Telemetry | None,
+        now_s: float,
+        state: ShieldState,
+        *,
+        clock_s: float | None = None,
+        prediction: Arrays | None = None,
+    ) -> Guarded:
         """What a policy may see of this reading; :meth:`filter` judges the same reading the same way."""
         try:
             with np.errstate(all="ignore"):  # infinities are judged here, not warned of
-                return self._guard.guard(telemetry, now_s, state.inputs)
+                return self._guard.guard(telemetry, now_s, state.inputs, clock_s=clock_s, estimate=prediction)
         except Exception:  # noqa: BLE001 - whatever came in: no reading is worth the loop
             return self._guard.guard(None, now_s, state.inputs)
 
@@ -81,18 +142,26 @@ class Shield:
         state: ShieldState,
         *,
         absent: Code = Code.COMMAND_MISSING,
+        orders: Any = None,
+        clock_s: float | None = None,
+        prediction: Arrays | None = None,
+        causes: Iterable[Cause] = (),
     ) -> Decision:
         """Return commands that are safe to send, changed as little as possible, with a reason for each change.
 
         ``proposed`` is ``[N, A]`` per group, or None when there is no proposal; ``absent`` says why. ``now_s`` is the
-        plant's UTC clock. Never raises. The returned state takes the commands as applied; correct it with
-        :meth:`accepted` or :meth:`unconfirmed` once the plant has answered.
+        plant's UTC clock, ``clock_s`` one that never steps back (None: the former stands in). ``orders``: what people
+        and the grid ask (:class:`~.orders.Orders`). ``prediction``: ``[N, O]`` per group, what a twin expected this
+        reading to be. ``causes``: what the caller found that all assets must heed. Never raises.
+
+        The returned state takes the commands as applied; correct it with :meth:`accepted`, :meth:`unconfirmed` or
+        :meth:`unsent` once the plant has answered, or has not been asked.
         """
         try:
             with np.errstate(all="ignore"):  # infinities are judged here, not warned of
-                return self._filter(telemetry, proposed, now_s, state, absent)
+                return self._filter(telemetry, proposed, now_s, state, absent, orders, clock_s, prediction, causes)
         except Exception:  # noqa: BLE001 - last line of defence: a fault in the shield itself must not reach the plant
-            return self._last_resort(now_s, state)
+            return self._last_resort(now_s, clock_s, state)
 
     def accepted(self, state: ShieldState, accepted: Any) -> ShieldState:
         """The state after the plant said what it accepted; what it did not say, or said wrongly, stays as sent."""
@@ -111,142 +180,301 @@ class Shield:
         The plant obeys either the commands of ``before`` or those just sent; repeating the former is within the rate
         of both, so no change is allowed until a write is confirmed.
         """
-        return replace(after, applied=before.applied, time_s=before.time_s, confirmed=False)
+        return replace(self.unsent(before, after), confirmed=False)
 
-    def _filter(
-        self, telemetry: Telemetry | None, proposed: Any, now_s: float, state: ShieldState, absent: Code
-    ) -> Decision:
-        guarded = self.guard(telemetry, now_s, state)
-        reasons = list(guarded.reasons)
-        sources: dict[str, Source] = {}
-        commands: dict[str, Floats] = {}
-        dt_s = self._elapsed_s(now_s, state)
-        safe = self._fallback_commands(guarded)
-        for group in self.nameplate.groups:
-            name, limits = group.name, self._limits[group.name]
-            raw, codes = _proposal(proposed, group, absent)
-            codes = [Code.INPUT_LOST if not t else c for t, c in zip(guarded.trusted[name], codes, strict=True)]
-            falls_back = np.array([c is not None for c in codes])
-            asked = np.where(falls_back[:, None], safe[name], raw)
-            sent = limits.limit(asked, state.applied[name], dt_s)
-            commands[name] = sent
-            for i, asset in enumerate(group.assets):
-                agent = f"{name}/{asset}"
-                held = bool(guarded.substituted[name][i])
-                sources[agent] = Source.FALLBACK if falls_back[i] else Source.SUBSTITUTED if held else Source.POLICY
-            reasons += _command_reasons(group, limits, raw, sent, state.applied[name], codes)
-        reasons += self._verify(commands, sources, now_s, state)
-        after = replace(state, applied=commands, inputs=guarded.state, time_s=now_s, confirmed=True)
-        return self._decided(commands, reasons, sources, after)
-
-    def _decided(
-        self, commands: dict[str, Floats], reasons: Iterable[Reason], sources: dict[str, Source], after: ShieldState
-    ) -> Decision:
-        acts = {g.name: np.ones(g.n_assets, dtype=np.bool_) for g in self.nameplate.groups}
-        modes = dict.fromkeys(self.nameplate.agents, Mode.AUTONOMOUS)
-        return Decision(
-            commands, tuple(reasons), sources, after, modes, acts, commands, partial(self._toward_neutral, commands)
+    def unsent(self, before: ShieldState, after: ShieldState) -> ShieldState:
+        """The state when the commands of ``after`` were not sent: the plant obeys what it obeyed ``before``."""
+        return replace(
+            after,
+            applied=before.applied,
+            before=before.before,
+            memory=before.memory,
+            time_s=before.time_s,
+            clock_s=before.clock_s,
+            confirmed=before.confirmed,
+            plan=before.plan,
         )
 
-    def _toward_neutral(self, applied: Arrays) -> dict[str, Floats]:
-        """One period's way from ``applied`` towards neutral, by the limiter of last resort."""
-        found: dict[str, Floats] = {}
-        for g in self.nameplate.groups:
-            rows = [self._verifier.last_resort(applied, g.name, i, self.nameplate.period_s) for i in range(g.n_assets)]
-            found[g.name] = np.array(rows, dtype=np.float64).reshape(g.n_assets, len(g.commanded))
-        return found
+    def stood_in(self, state: ShieldState, sent: Arrays, now_s: float, clock_s: float | None = None) -> ShieldState:
+        """The state after a period without a decision, in which ``sent`` went out, such as the last one's standby."""
+        applied = self.flat.flat(state.applied)
+        return self.accepted(
+            replace(
+                state,
+                before=state.applied,
+                memory=self._remembered(state, applied, self._passed_s(now_s, state, clock_s)),
+                time_s=now_s,
+                clock_s=clock_s,
+                plan=None,
+            ),
+            sent,
+        )
 
-    def _elapsed_s(self, now_s: float, state: ShieldState) -> float:
-        """Seconds of change that the rate limits allow: at most one period, none on a clock that went wrong."""
-        period_s = self.nameplate.period_s
+    def _filter(
+        self, telemetry: Telemetry | None, proposed: Any, now_s: float, state: ShieldState, absent: Code,
+        orders: Any, clock_s: float | None, prediction: Arrays | None, causes: Iterable[Cause],
+    ) -> Decision:  # fmt: skip
+        own_clock_s = now_s if clock_s is None else clock_s
+        guarded = self.guard(telemetry, now_s, state, clock_s=clock_s, prediction=prediction)
+        inputs = None if guarded.clean else Inputs(guarded.agents_trusted, guarded.agents_substituted)
+        proposal = read_proposal(proposed, self.flat, absent)
+        asks = judge(orders, self._agents, self._keeping.coupling.sums)
+        raised = self._raised(inputs, proposal, guarded.clock_wrong, now_s, state, causes)
+        memories = state.monitors
+        if self._monitors:
+            memories = self._watch(raised, state, guarded, proposal, prediction, own_clock_s)
+        modes_state, modes, told = self._modes.step(state.modes or self._modes_at_start, raised, asks, own_clock_s)
+
+        passed_s = self._passed_s(now_s, state, clock_s)
+        applied = self._applied(state)
+        period = Period(
+            state, guarded, applied, self._remembered(state, applied, passed_s), passed_s if state.confirmed else 0.0,
+            self._keeping.verifier.elapsed_s(state.time_s, now_s, state.confirmed), asks.limits,
+        )  # fmt: skip
+        fallback = partial(self._fallback_commands, guarded)
+        safe = partial(self._safe_way.toward, applied, state.landing_s, period.elapsed_s)
+        choice = self._chooser.choose(proposal, inputs, modes, asks.approved, applied, fallback, safe)
+        acts = None if modes.plain else modes.acts
+        if acts is None or acts.any():
+            kept = self._keeping.keep(choice, period)
+            sent = self._keeping.verified(kept, choice, period, acts, fallback, safe)
+        else:  # nothing is ours to command: what the plant obeys is repeated, and not sent
+            kept, sent = None, Sent(applied.copy(), choice.source, choice.codes, None, [], {})
+        moved = changed(proposal.raw, sent.u)
+        if acts is not None:
+            moved &= acts[self.flat.asset]
+        reasons: list[Reason] = [*guarded.reasons, *told, *sent.reasons]
+        changes: BoolArrays = self._none_changed
+        if kept is not None and np.count_nonzero(moved):
+            which = np.flatnonzero(moved)
+            changes = self._changes(which, choice)
+            reasons += self._keeping.reasons(proposal.raw, which, kept, sent, period)
+        commands = self.flat.grouped(sent.u)
+        after = ShieldState(
+            applied=commands,
+            inputs=guarded.state,
+            time_s=now_s,
+            clock_s=clock_s,
+            before=state.applied,
+            memory=period.memory,
+            modes=modes_state,
+            plan=sent.plan,
+            monitors=memories,
+            changed=changes,
+            landing_s=None if choice.plain and sent.source is choice.source else _landing_s(state, sent, passed_s),
+            pending=sent.pending,
+        )
+        advised: Arrays = commands
+        if not choice.plain and bool((choice.source >= FALLBACK).any()):
+            advised = self._advised(proposal, choice, period, fallback)
+        return Decision(
+            commands,
+            tuple(reasons),
+            self._sources(choice, sent),
+            after,
+            self._all_autonomous if modes.plain else modes.named(self.nameplate.agents),
+            self._all_act if acts is None else self._by_group(acts),
+            advised,
+            partial(self._stand_by, after, guarded, modes),
+        )
+
+    def _raised(
+        self,
+        inputs: Inputs | None,
+        proposal: Proposal,
+        clock_wrong: bool,
+        now_s: float,
+        state: ShieldState,
+        causes: Iterable[Cause],
+    ) -> dict[Cause, Bools | bool]:
+        """All causes of this period, but for what the monitors find."""
+        raised: dict[Cause, Bools | bool] = {}
+        if inputs is not None or proposal.codes is not None:
+            raised.update(causes_of(inputs, proposal))
+        for cause, where in state.pending.items():
+            raised[Cause(cause)] = where
         if not state.confirmed:
-            return 0.0
+            raised[Cause.WRITE_UNCONFIRMED] = True
+        if clock_wrong or (state.time_s is not None and not now_s > state.time_s):  # so asked, a NaN is wrong
+            raised[Cause.CLOCK_WRONG] = True
+        for found in causes:
+            raised[Cause(found)] = True
+        return raised
+
+    def _watch(
+        self, raised: dict[Cause, Bools | bool], state: ShieldState, guarded: Guarded, proposal: Proposal,
+        prediction: Arrays | None, clock_s: float,
+    ) -> tuple[Mapping[str, NDArray[Any]], ...]:  # fmt: skip
+        """Ask every monitor; one that fails has seen to nothing, which is as bad as an alarm."""
+        seen = Seen(
+            measured=guarded.values,
+            commands=state.applied,
+            proposed=self.flat.grouped(proposal.raw),
+            changed=state.changed or self._none_changed,
+            prediction=prediction,
+            present=guarded.trusted,
+            clock_s=clock_s,
+        )
+        memories: list[Mapping[str, NDArray[Any]]] = []
+        for place, monitor in enumerate(self._monitors):
+            memory = state.monitors[place] if place < len(state.monitors) else monitor.start()
+            alarms: Mapping[str, Cause]
+            try:
+                memory, alarms = monitor.step(memory, seen)
+            except Exception:  # noqa: BLE001 - a monitor is no reason to lose the period
+                alarms = {SITE: Cause.ROBUSTNESS}
+            for agent, cause in alarms.items():
+                where = np.array([agent in (SITE, a) for a in self.nameplate.agents])
+                raised[cause] = where | raised.get(cause, False)
+            memories.append(memory)
+        return tuple(memories)
+
+    def _applied(self, state: ShieldState) -> Floats:
+        """What the plant obeys, ``[n]``; neutral where that is no number."""
+        applied = self.flat.flat(state.applied)
+        if not math.isfinite(np.vdot(applied, applied)):
+            applied = np.where(np.isfinite(applied), applied, self.flat.neutral)
+        return applied
+
+    def _passed_s(self, now_s: float, state: ShieldState, clock_s: float | None) -> float:
+        """Seconds since the last period: at most one period, none on a clock that went wrong."""
+        period_s = self.nameplate.period_s
         if state.time_s is None:
             return period_s
-        elapsed = now_s - state.time_s
-        if elapsed >= period_s * (1.0 - PERIOD_JITTER):
+        passed_s = now_s - state.time_s
+        if clock_s is not None and state.clock_s is not None:
+            passed_s = min(passed_s, clock_s - state.clock_s)
+        if passed_s >= period_s * (1.0 - PERIOD_JITTER):
             return period_s
-        return max(elapsed, 0.0)
+        return passed_s if passed_s > 0.0 else 0.0  # so asked, a NaN is nothing
 
-    def _fallback_commands(self, guarded: Guarded) -> dict[str, Floats]:
-        """Fallback for every asset ``[N, A]``; neutral wherever the site's own rule fails or says nonsense."""
+    def _remembered(self, state: ShieldState, applied: Floats, passed_s: float) -> CommandMemory:
+        """What the limits on change remember, once what is applied has stood until now."""
+        memory = state.memory or self._memory_at_start
+        if state.before is None:
+            return memory
+        before = applied if state.before is state.applied else self.flat.flat(state.before)
+        return self._keeping.local.after(memory, before, applied, passed_s)
+
+    def _fallback_commands(self, guarded: Guarded) -> Floats:
+        """The fallback's commands ``[n]``; neutral wherever the site's own rule fails or says nonsense."""
         told: Any = {}
         if self._fallback is not None:
             try:
                 told = self._fallback({n: v.copy() for n, v in guarded.values.items()})
             except Exception:  # noqa: BLE001 - a fallback that fails is replaced by the simpler one
                 told = {}
-        found: dict[str, Floats] = {}
-        for group in self.nameplate.groups:
-            neutral = np.tile(self._limits[group.name].neutral, (group.n_assets, 1))
-            raw = told.get(group.name) if hasattr(told, "get") else None
-            array = numeric(raw, neutral.shape)
-            found[group.name] = neutral if isinstance(array, str) else np.where(np.isfinite(array), array, neutral)
+        found = self.flat.neutral.copy()
+        for name, part in self.flat.grouped(found).items():
+            array = numeric(told.get(name) if hasattr(told, "get") else None, part.shape)
+            if not isinstance(array, str):
+                part[:] = np.where(np.isfinite(array), array, part)
         return found
 
-    def _verify(
-        self, commands: dict[str, Floats], sources: dict[str, Source], now_s: float, state: ShieldState
-    ) -> list[Reason]:
-        """Replace, in place, the commands of every asset that fails the independent check."""
-        elapsed_s = self._verifier.elapsed_s(state.time_s, now_s, state.confirmed)
-        found: list[Reason] = []
-        for (name, i), (column, _) in self._verifier.failures(commands, state.applied, elapsed_s).local.items():
-            group = self.nameplate.group(name)
-            agent = f"{name}/{group.assets[i]}"
-            asked = float(commands[name][i, column])
-            commands[name][i] = self._verifier.last_resort(state.applied, name, i, elapsed_s)
-            sources[agent] = Source.FALLBACK
-            sent = float(commands[name][i, column])
-            found.append(Reason(agent, group.commanded[column].name, Code.VERIFICATION_FAILED, asked, sent))
-        return found
+    def _advised(self, proposal: Proposal, choice: Choice, period: Period, fallback: Callable[[], Floats]) -> Arrays:
+        """What would be sent if every asset were autonomous."""
+        usable = np.isfinite(proposal.raw)
+        asked = proposal.raw if usable.all() else np.where(usable, proposal.raw, fallback())
+        kept = self._keeping.keep(Choice(asked, choice.source, False), period)
+        return self.flat.grouped(kept.u)
 
-    def _last_resort(self, now_s: float, state: Any) -> Decision:
-        """A decision that needs nothing but the last applied commands, and not even those."""
-        known = state if isinstance(state, ShieldState) else self.start()
+    def _stand_by(self, after: ShieldState, guarded: Guarded, modes: Modes) -> Arrays:
+        """Commands for the period after this one, should nothing be worked out then: the stored plan's next ones, else
+        the fallback's, the safe state's where an asset is tripped; kept and verified like all others."""
+        applied, period_s = self._applied(after), self.nameplate.period_s
+        memory = self._remembered(after, applied, period_s)
         try:
-            elapsed_s = self._verifier.elapsed_s(known.time_s, now_s, known.confirmed)
+            with np.errstate(all="ignore"):
+                period = Period(after, guarded, applied, memory, period_s, period_s, {})
+                fallback = partial(self._fallback_commands, guarded)
+                safe = partial(self._safe_way.toward, applied, after.landing_s, period_s)
+                planned = None if after.plan is None else after.plan.next()
+                of = modes.code[self.flat.asset]
+                acts = modes.acts[self.flat.asset]
+                asked = np.where(of == TRIPPED, safe(), fallback() if planned is None else planned)
+                source = np.where(modes.code == TRIPPED, SAFE_STATE, FALLBACK).astype(np.int8)
+                choice = Choice(np.where(acts, asked, applied), source, False, None, None if acts.all() else ~acts)
+                kept = self._keeping.keep(choice, period, foresee=False)
+                sent = self._keeping.verified(kept, choice, period, modes.acts, fallback, safe)
+                return self.flat.grouped(sent.u)
+        except Exception:  # noqa: BLE001 - as in filter
+            return self.flat.grouped(self._keeping.last_resort(after.applied, period_s, memory))
+
+    def _last_resort(self, now_s: Any, clock_s: Any, state: Any) -> Decision:
+        """A decision that needs nothing but the last applied commands, and not even those."""
+        known = state if isinstance(state, ShieldState) and isinstance(state.applied, Mapping) else self.start()
+        agents = self.nameplate.agents
+        verifier = self._keeping.verifier
+        try:
+            elapsed_s = verifier.elapsed_s(known.time_s, now_s, known.confirmed)
         except Exception:  # noqa: BLE001 - a clock that is not even a number
             elapsed_s = 0.0
-        commands: dict[str, Floats] = {}
-        for g in self.nameplate.groups:
-            rows = [self._verifier.last_resort(known.applied, g.name, i, elapsed_s) for i in range(g.n_assets)]
-            commands[g.name] = np.array(rows, dtype=np.float64).reshape(g.n_assets, len(g.commanded))
-        reasons = tuple(Reason(agent, "", Code.SHIELD_FAILED) for agent in self.nameplate.agents)
-        sources = dict.fromkeys(self.nameplate.agents, Source.FALLBACK)
-        clock_works = isinstance(now_s, float) and math.isfinite(now_s)
-        after = replace(known, applied=commands, time_s=now_s if clock_works else known.time_s, confirmed=True)
-        return self._decided(commands, reasons, sources, after)
+        acting = np.ones(len(agents), dtype=np.bool_)
+        mode = known.modes
+        if mode is not None:
+            acting = np.where(mode.mode == TRIPPED, mode.held, mode.mode >= APPROVED)
+        u = self._keeping.last_resort(known.applied, elapsed_s, known.memory)
+        try:
+            applied = self._applied(known)
+            u = np.where(acting[self.flat.asset], u, applied)
+        except Exception:  # noqa: BLE001 - nobody knows what the plant obeys
+            acting = np.ones(len(agents), dtype=np.bool_)
+        commands = self.flat.grouped(u)
+        after = replace(
+            known,
+            applied=commands,
+            time_s=now_s if _is_time(now_s) else known.time_s,
+            clock_s=clock_s if _is_time(clock_s) else None,
+            confirmed=True,
+            plan=None,
+            pending={Cause.SHIELD_FAILED: np.ones(len(agents), dtype=np.bool_)},
+        )
+        source = [Source.FALLBACK if mine else Source.NOBODY for mine in acting.tolist()]
+        return Decision(
+            commands,
+            tuple(Reason(agent, "", Code.SHIELD_FAILED) for agent in agents),
+            dict(zip(agents, source, strict=True)),
+            after,
+            dict.fromkeys(agents, Mode.BACKUP),
+            self._by_group(acting),
+            commands,
+            lambda: self.flat.grouped(self._keeping.last_resort(commands, self.nameplate.period_s, None)),
+        )
+
+    def _changes(self, which: NDArray[np.intp], choice: Choice) -> BoolArrays:
+        """By group, whether a policy's proposal was changed, ``[N]``."""
+        found = np.zeros(len(self.nameplate.agents), dtype=np.bool_)
+        found[self.flat.asset[which]] = True
+        return self._by_group(found if choice.plain else found & (choice.source < FALLBACK))
+
+    def _sources(self, choice: Choice, sent: Sent) -> Mapping[str, Source]:
+        if choice.plain and sent.source is choice.source:
+            return self._all_on_policy
+        return {a: SOURCES[k] for a, k in zip(self.nameplate.agents, sent.source.tolist(), strict=True)}
+
+    def _by_group(self, agents: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+        found, first = {}, 0
+        for group in self.nameplate.groups:
+            found[group.name] = agents[first : first + group.n_assets]
+            first += group.n_assets
+        return found
 
 
-def _proposal(proposed: Any, group: Group, absent: Code) -> tuple[Floats, list[Code | None]]:
-    """Proposed commands ``[N, A]`` and, per asset, the code of what makes them unusable (None if usable)."""
-    shape = (group.n_assets, len(group.commanded))
-    nothing = np.full(shape, np.nan)
-    if proposed is None:
-        return nothing, [absent] * group.n_assets
-    try:
-        raw = proposed[group.name]
-    except Exception:  # noqa: BLE001 - no mapping, or none of that name
-        return nothing, [Code.COMMAND_MISSING] * group.n_assets
-    if raw is None:
-        return nothing, [Code.COMMAND_MISSING] * group.n_assets
-    array = numeric(raw, shape)
-    if isinstance(array, str):
-        return nothing, [Code.COMMAND_SHAPE if array == "shape" else Code.COMMAND_TYPE] * group.n_assets
-    finite = np.all(np.isfinite(array), axis=1)
-    return array, [None if fine else Code.COMMAND_NOT_FINITE for fine in finite]
+def _declared(plate: Nameplate, constraints: tuple[Constraint, ...]) -> Declaration:
+    """A nameplate is coherent by itself; what comes to it is checked, and may be wider than it."""
+    if constraints:
+        return declare(plate, tightened(plate, constraints))
+    return Declaration(plate, constraints_of(plate), dict.fromkeys(plate.agents, SafeState()))
 
 
-def _command_reasons(
-    group: Group, limits: GroupLimits, asked: Floats, sent: Floats, applied: Floats, codes: list[Code | None]
-) -> list[Reason]:
-    found: list[Reason] = []
-    changed = ~(np.abs(sent - asked) <= UNCHANGED * (1.0 + np.abs(sent)))  # NaN counts as changed
-    for i, a in np.argwhere(changed):
-        before, wanted = float(applied[i, a]), float(asked[i, a])
-        code, limit = codes[i], None
-        if code is None:
-            code, limit = limits.code(int(a), wanted, before)
-        agent = f"{group.name}/{group.assets[i]}"
-        found.append(Reason(agent, group.commanded[a].name, code, wanted, float(sent[i, a]), limit))
-    return found
+def _is_time(clock_s: Any) -> bool:
+    return isinstance(clock_s, float) and math.isfinite(clock_s)
+
+
+def _landing_s(state: ShieldState, sent: Sent, passed_s: float) -> Floats | None:
+    """How long each asset ``[agents]`` has been on its way to its safe state."""
+    landing = sent.source == SAFE_STATE
+    if not landing.any():
+        return None
+    before = 0.0 if state.landing_s is None else state.landing_s
+    return np.where(landing, before + passed_s, 0.0)

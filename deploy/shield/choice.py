@@ -1,0 +1,137 @@
+"""Whose commands an asset gets this period: its mode, its inputs and its proposal decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .causes import CAUSE_OF_CODE, TABLE, Cause
+from .compiled import FlatCommands
+from .decision import Code, Source
+from .modes import BACKUP, DEGRADED, NO_CAUSE, TRIPPED, Modes
+from .proposal import Proposal
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+SOURCES = tuple(Source)
+"""A source's code is its place here."""
+
+POLICY, SUBSTITUTED, FALLBACK, PLAN, SAFE_STATE, NOBODY = range(len(SOURCES))
+
+
+class Inputs(NamedTuple):
+    """By agent ``[N]``: whether its inputs can be believed, and whether something stands in for some of them."""
+
+    trusted: Bools
+    substituted: Bools
+
+
+class Choice(NamedTuple):
+    """``asked``: ``[n]``, what is wanted of each command before any limit; ``source``: ``[N]`` codes.
+
+    ``plain``: every asset follows its policy. ``own``: ``[n]``, what the shield and not the policy chose, and is moved
+    only where the others can't make room. ``fixed``: ``[n]``, not ours to command. ``codes``: by agent, why it does not
+    follow its policy. ``share``: ``[n]`` of the rates that may be used, or one for all.
+    """
+
+    asked: Floats
+    source: NDArray[np.int8]
+    plain: bool
+    own: Bools | None = None
+    fixed: Bools | None = None
+    codes: list[Code | None] | None = None
+    share: Floats | float = 1.0
+
+
+def causes_of(inputs: Inputs | None, proposal: Proposal) -> dict[Cause, Bools | bool]:
+    """What inputs (None: all good) and proposal say against following the policy."""
+    found: dict[Cause, Bools | bool] = {}
+    if inputs is not None:
+        if not inputs.trusted.all():
+            found[Cause.INPUT_LOST] = ~inputs.trusted
+        if inputs.substituted.any():
+            found[Cause.INPUT_SUBSTITUTED] = inputs.substituted
+    if proposal.codes is not None:
+        for code in set(proposal.codes) - {None}:
+            cause = CAUSE_OF_CODE.get(code, Cause.PROPOSAL_UNUSABLE) if code is not None else Cause.PROPOSAL_UNUSABLE
+            where = np.array([c is code for c in proposal.codes])
+            found[cause] = where | found[cause] if cause in found else where
+    return found
+
+
+class Chooser:
+    """Compiled for one site."""
+
+    def __init__(self, flat: FlatCommands, agents: tuple[str, ...]) -> None:
+        self._flat = flat
+        self._agents = agents
+        self._all_policy = np.zeros(len(agents), dtype=np.int8)
+
+    def choose(
+        self,
+        proposal: Proposal,
+        inputs: Inputs | None,
+        modes: Modes,
+        approved: frozenset[str],
+        applied: Floats,
+        fallback: Callable[[], Floats],
+        safe: Callable[[], Floats],
+    ) -> Choice:
+        """``inputs`` None: all good. ``fallback`` and ``safe`` give ``[n]`` and are asked only where needed."""
+        if modes.plain and inputs is None and proposal.codes is None:
+            return Choice(proposal.raw, self._all_policy, True)
+        n = len(self._agents)
+        source = np.zeros(n, dtype=np.int8)
+        usable = np.ones(n, dtype=np.bool_)
+        if inputs is not None:
+            source[inputs.substituted] = SUBSTITUTED
+            usable &= inputs.trusted
+        if proposal.codes is not None:
+            usable &= np.array([code is None for code in proposal.codes])
+        source[~usable | (modes.code == BACKUP)] = FALLBACK
+        waits = modes.approval & (modes.code <= DEGRADED) & usable
+        if waits.any():
+            waits &= ~np.array([agent in approved for agent in self._agents])
+            source[waits] = NOBODY
+        source[modes.code == TRIPPED] = SAFE_STATE
+        source[~modes.acts] = NOBODY
+        of = source[self._flat.asset]
+        asked = proposal.raw
+        if (source >= FALLBACK).any():
+            asked = asked.copy()
+            for code, give in ((FALLBACK, fallback), (SAFE_STATE, safe)):
+                if (source == code).any():
+                    asked[of == code] = give()[of == code]
+            asked[of == NOBODY] = applied[of == NOBODY]
+        fixed = ~modes.acts[self._flat.asset] if not modes.acts.all() else None
+        degraded = modes.code == DEGRADED
+        return Choice(
+            asked,
+            source,
+            False,
+            of >= FALLBACK,
+            fixed,
+            self._codes(source, inputs, proposal, modes),
+            np.where(degraded[self._flat.asset], 0.5, 1.0) if degraded.any() else 1.0,
+        )
+
+    def _codes(
+        self, source: NDArray[np.int8], inputs: Inputs | None, proposal: Proposal, modes: Modes
+    ) -> list[Code | None]:
+        """Why each asset does not follow its policy: its lost inputs, its unusable proposal, or its mode's cause."""
+        found: list[Code | None] = [None] * len(source)
+        for i in np.flatnonzero(source >= FALLBACK).tolist():
+            if inputs is not None and not inputs.trusted[i]:
+                found[i] = Code.INPUT_LOST
+            elif proposal.codes is not None and proposal.codes[i] is not None:
+                found[i] = proposal.codes[i]
+            elif source[i] == NOBODY:
+                found[i] = Code.NOT_APPROVED
+            else:
+                why = int(modes.why[i])
+                found[i] = TABLE[why].code if why != NO_CAUSE else Code.COMMAND_MISSING
+        return found

@@ -1,0 +1,366 @@
+"""What commands keep together: sums and their rates, separation and barriers, moved as little as possible.
+
+    nothing broken: as they came -> one sum in the way: water-filling -> barriers of single assets: enumeration
+    -> else a program over the rows that are in the way, and those that its answer breaks, until none is left
+
+Leaving rows out and finding them kept proves the answer for all of them: a program with fewer rows has no worse
+optimum. Distances are in half-ranges of the commands, so that unlike units compare. Hard rows are never relaxed; where
+this period's reach can't keep them, the answer passes them as little as it must, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...envs.constraint import (
+    BarrierConstraint,
+    Declaration,
+    SeparationConstraint,
+    SumConstraint,
+    SumRateConstraint,
+)
+from ...envs.plant import Arrays
+from .compiled import FlatCommands
+from .decision import Code
+from .program import Status, solve
+from .small_programs import MAX_COMMANDS, MAX_ROWS, solve_small
+from .state_rows import Block, StateRows
+from .sums import SumStatus, fill
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+Limits = Mapping[str, tuple[float | None, float | None]]
+
+KEPT = 1e-11
+"""How far a row may be passed and still count as kept, relative to the sizes that it sums: rounding, no more."""
+
+_MAX_ROUNDS = 30
+
+_UNREACHABLE = {
+    Code.CONSTRAINT_SEPARATION: 0, Code.CONSTRAINT_BARRIER: 0, Code.CONSTRAINT_SUM_RATE: 1, Code.CONSTRAINT_SUM: 2
+}  # fmt: skip
+"""Where hard rows can't all be kept: distances first, then ramps, so that a sum goes to its limit as fast as its ramp
+lets."""
+
+
+class Active(NamedTuple):
+    """A row that moved commands: ``weights`` of the commands ``at`` these places, ``<= limit``.
+
+    ``price``: its multiplier, for distances in half-ranges; ``margin``: how far what was asked is inside it, below 0
+    beyond; ``left``: how far what is sent is beyond it, 0 but where it could not be kept. ``sign``: -1 for a lower end.
+    """
+
+    name: str
+    code: Code
+    at: Indices
+    weights: Floats
+    limit: float
+    price: float
+    margin: float
+    left: float
+    sign: float
+    hard: bool
+
+
+class Coupled(NamedTuple):
+    """``u``: ``[n]``, inside the reach. ``status``: ``UNCHANGED``, ``OPTIMAL`` or ``RELAXED`` where every hard row is
+    kept; ``INFEASIBLE`` where this period's reach can't keep them, with the least violation; ``UNSOLVED`` where nothing
+    is known and ``u`` is as it came. ``relief``: ``[n]`` in -1, 0, 1, the direction that relieves the active rows."""
+
+    u: Floats
+    status: Status
+    active: tuple[Active, ...] = ()
+    relief: Floats | None = None
+
+
+class _Rows(NamedTuple):
+    """One-sided rows ``matrix @ u[index] <= bounds`` of this period; ``room``: what rounding may take of each."""
+
+    matrix: Floats
+    bounds: Floats
+    room: Floats
+    names: tuple[str, ...]
+    codes: tuple[Code, ...]
+    signs: Floats
+    priorities: tuple[int | None, ...]
+    blocks: tuple[Block, ...]
+
+
+class Coupling:
+    """The rows of one declaration, compiled once; :meth:`keep` is pure."""
+
+    def __init__(self, declaration: Declaration, flat: FlatCommands) -> None:
+        plate = declaration.nameplate
+        half = 0.5 * (flat.upper - flat.lower)
+        self.scale = np.where(half > 0, half, 1.0)
+        self._n = flat.n
+        size = np.maximum(np.abs(flat.lower), np.abs(flat.upper))
+        rows: list[Floats] = []
+        names: list[str] = []
+        codes: list[Code] = []
+        signs: list[float] = []
+        bounds: list[float] = []
+        rates: list[float] = []
+        priorities: list[int | None] = []
+        for c in (*declaration.hard, *declaration.soft):
+            if not isinstance(c, SumConstraint | SumRateConstraint):
+                continue
+            index = flat.index(plate, c.group, c.signal)
+            row = np.zeros(flat.n)
+            row[index] = 1.0 if c.weights is None else np.array(c.weights, dtype=np.float64)
+            is_sum = isinstance(c, SumConstraint)
+            ends = (c.maximum, c.minimum) if isinstance(c, SumConstraint) else (c.up_per_second, c.down_per_second)
+            for sign, end in zip((1.0, -1.0), ends, strict=True):
+                # a sum without an end still has a row, which a limit at run time may give one
+                if end is None and not is_sum:
+                    continue
+                rows.append(sign * row)
+                names.append(c.name)
+                codes.append(Code.CONSTRAINT_SUM if is_sum else Code.CONSTRAINT_SUM_RATE)
+                signs.append(sign)
+                bounds.append(np.inf if end is None else sign * end if is_sum else 0.0)
+                rates.append(0.0 if is_sum or end is None else end)
+                priorities.append(c.priority)
+        self._matrix = np.array(rows, dtype=np.float64).reshape(len(rows), flat.n)
+        self._names, self._codes, self._priorities = tuple(names), tuple(codes), tuple(priorities)
+        self._signs, self._rates = np.array(signs), np.array(rates)
+        self._bounds = np.array(bounds)
+        self._room = KEPT * (np.abs(self._matrix) @ size)
+        self._allowed = self._bounds + self._room
+        self._on_rate = np.flatnonzero([code is Code.CONSTRAINT_SUM_RATE for code in codes])
+        self._rate_matrix = self._matrix[self._on_rate]
+        self._state = StateRows(declaration, flat)
+        self._priority_of = {c.name: c.priority for c in declaration.constraints}
+        self.sums = frozenset(c.name for c in declaration.constraints if isinstance(c, SumConstraint))
+        self.any = bool(rows) or bool(
+            [c for c in declaration.constraints if isinstance(c, BarrierConstraint | SeparationConstraint)]
+        )
+
+    def keep(
+        self,
+        u: Floats,
+        low: Floats,
+        high: Floats,
+        applied: Floats,
+        elapsed_s: float,
+        measured: Arrays,
+        limits: Limits | None = None,
+        wished: Callable[[], Floats] | None = None,
+    ) -> Coupled:
+        """The nearest commands to ``wished`` ``[n]`` inside ``low`` to ``high`` ``[n]`` that keep every row.
+
+        ``u``: ``[n]``, what the commands' own limits made of ``wished``, inside ``low`` to ``high``: it is the answer
+        where it keeps every row. ``wished`` is asked for only where it does not; without it distances are from ``u``.
+        ``applied``: ``[n]``, what sums may change from in ``elapsed_s``. ``measured``: ``[N, O]`` a group, guarded.
+        ``limits``: minimum and maximum of sums by name, taken where they tighten. Raises whatever a site's barrier
+        raises.
+        """
+        if not self.any:
+            return Coupled(u, Status.UNCHANGED)
+        bounds, allowed = self._ends(applied, elapsed_s, limits)
+        blocks = self._state.rows(measured) if self._state.any else ()
+        over = self._matrix @ u > allowed
+        if not np.count_nonzero(over) and not any(np.count_nonzero(b.passed(u)) for b in blocks):
+            return Coupled(u, Status.UNCHANGED)
+        for b in blocks:
+            if not b.finite:
+                return Coupled(u, Status.UNSOLVED)
+        rows = _Rows(
+            self._matrix, bounds, self._room, self._names, self._codes, self._signs, self._priorities, blocks
+        )  # fmt: skip
+        return _Keeping(rows, u, u if wished is None else wished(), low, high, self.scale, self._priority_of).run(over)
+
+    def _ends(self, applied: Floats, elapsed_s: float, limits: Limits | None) -> tuple[Floats, Floats]:
+        if not len(self._on_rate) and not limits:
+            return self._bounds, self._allowed
+        bounds = self._bounds.copy()
+        if len(self._on_rate):
+            bounds[self._on_rate] = self._rate_matrix @ applied + self._rates[self._on_rate] * elapsed_s
+        for k, name in enumerate(self._names) if limits else ():
+            if limits and name in limits and self._codes[k] is Code.CONSTRAINT_SUM:
+                minimum, maximum = limits[name]
+                end = maximum if self._signs[k] > 0 else None if minimum is None else -minimum
+                if end is not None and end < bounds[k]:  # so asked, a NaN never wins
+                    bounds[k] = end
+        return bounds, bounds + self._room
+
+
+class _Keeping:
+    """One call of :meth:`Coupling.keep` in which something is in the way."""
+
+    def __init__(
+        self, rows: _Rows, u: Floats, wished: Floats, low: Floats, high: Floats, scale: Floats,
+        priority_of: Mapping[str, int | None],
+    ) -> None:  # fmt: skip
+        self._rows, self._u, self._wished, self._low, self._high, self._scale = rows, u, wished, low, high, scale
+        self._priority_of = priority_of
+        self._allowed = rows.bounds + rows.room
+
+    def run(self, over: Bools) -> Coupled:
+        broken = np.flatnonzero(over)
+        state = [np.flatnonzero(b.passed(self._u)) for b in self._rows.blocks]
+        in_state = sum(len(s) for s in state)
+        if len(broken) and not in_state:
+            found = self._filled(broken)
+            if found is not None:
+                return found
+        if in_state and not len(broken):
+            found = self._enumerated(state)
+            if found is not None:
+                return found
+        return self._programmed(broken, state, hard=True) or self._programmed(broken, state, hard=False) or Coupled(
+            self._u, Status.UNSOLVED
+        )  # fmt: skip
+
+    def _filled(self, broken: Indices) -> Coupled | None:
+        """Each broken sum by itself, where no two share a command; None where that does not keep all rows."""
+        matrix, bounds = self._rows.matrix, self._rows.bounds
+        shares = matrix[broken] != 0
+        if len(broken) > 1 and (shares.sum(axis=0) > 1).any():
+            return None
+        u, prices, unreachable = self._u.copy(), np.zeros(len(broken)), False
+        for k, row in enumerate(broken):
+            at = np.flatnonzero(shares[k])
+            done = fill(self._wished[at], self._low[at], self._high[at], matrix[row, at], maximum=bounds[row])
+            status = done.status[0]
+            if status == SumStatus.INVALID or (
+                status == SumStatus.UNREACHABLE and self._rows.priorities[row] is not None
+            ):
+                return None
+            unreachable |= status == SumStatus.UNREACHABLE
+            u[at] = done.u[0]
+            prices[k] = done.multiplier[0] / self._scale[at[0]] ** 2
+        passed = matrix @ u > self._allowed
+        passed[broken] = False
+        if passed.any() or any(b.passed(u).any() for b in self._rows.blocks):
+            return None
+        status_ = Status.INFEASIBLE if unreachable else Status.OPTIMAL
+        return self._coupled(u, status_, broken, prices, [])
+
+    def _enumerated(self, state: list[Indices]) -> Coupled | None:
+        """Barriers of single assets with few commands, all broken ones at once; None where that is not all."""
+        working = [(b, s) for b, s in zip(self._rows.blocks, state, strict=True) if len(s)]
+        if len(working) != 1 or working[0][0].code is not Code.CONSTRAINT_BARRIER:
+            return None
+        block, which = working[0]
+        index, matrix = block.index[which], block.matrix[which]
+        if index.shape[1] > MAX_COMMANDS or MAX_ROWS < 1 or self._priority_of[block.name] is not None:
+            return None
+        s = self._scale[index]
+        done = solve_small(
+            self._wished[index] / s, self._low[index] / s, self._high[index] / s, (matrix * s)[:, None, :],
+            block.bounds[which][:, None],
+        )  # fmt: skip
+        if not done.solved.all():
+            return None
+        u = self._u.copy()
+        u[index] = np.minimum(np.maximum(done.u * s, self._low[index]), self._high[index])
+        if (self._rows.matrix @ u > self._allowed).any():
+            return None
+        for b in self._rows.blocks:
+            passed = b.passed(u)
+            if b is block:
+                passed[which] &= ~(block.excess(u)[which] <= 100.0 * block.room[which])
+            if passed.any():
+                return None
+        parts = [(b, which if b is block else which[:0]) for b in self._rows.blocks]
+        return self._coupled(u, Status.OPTIMAL, np.zeros(0, dtype=np.intp), done.multipliers[:, 0], parts)
+
+    def _programmed(self, broken: Indices, state: list[Indices], *, hard: bool) -> Coupled | None:
+        """Programs over the rows in the way; ``hard`` False gives the least violation of hard rows. None: no answer."""
+        rows = self._rows
+        sums, parts = broken, [(b, s) for b, s in zip(rows.blocks, state, strict=True)]
+        for _ in range(_MAX_ROUNDS):
+            a, bounds, priorities = self._assembled(sums, parts, hard)
+            touched = np.flatnonzero((a != 0).any(axis=0))
+            free = touched[self._low[touched] < self._high[touched]]
+            fixed = np.setdiff1d(touched, free)
+            u = self._u.copy()
+            u[fixed] = np.minimum(np.maximum(u[fixed], self._low[fixed]), self._high[fixed])
+            solution_status, prices = Status.OPTIMAL, np.zeros(len(bounds))
+            left = bounds - a[:, fixed] @ u[fixed]
+            if len(free):
+                solution = solve(
+                    self._wished[free],
+                    self._low[free],
+                    self._high[free],
+                    a[:, free],
+                    left,
+                    priorities,
+                    scale=self._scale[free],
+                )
+                if solution.u is None:
+                    return None
+                u[free], solution_status, prices = solution.u, solution.status, solution.multipliers
+            elif hard and bool((left < -KEPT * (1.0 + np.abs(bounds))).any()):
+                return None
+            # what the program was told of is as good as it gets; what it was not told of must be kept
+            passed = rows.matrix @ u > self._allowed
+            passed[sums] = False
+            more = [np.setdiff1d(np.flatnonzero(b.passed(u)), s) for b, s in parts]
+            if not passed.any() and not any(len(m) for m in more):
+                if not hard:
+                    solution_status = Status.INFEASIBLE
+                elif solution_status is Status.UNCHANGED:
+                    solution_status = Status.OPTIMAL
+                return self._coupled(u, solution_status, sums, prices, parts)
+            sums = np.union1d(sums, np.flatnonzero(passed))
+            parts = [(b, np.union1d(s, m)) for (b, s), m in zip(parts, more, strict=True)]
+        return None
+
+    def _assembled(
+        self, sums: Indices, parts: list[tuple[Block, Indices]], hard: bool
+    ) -> tuple[Floats, Floats, list[int | None]]:
+        rows = self._rows
+        n = len(self._u)
+        a, bounds = [rows.matrix[sums]], [rows.bounds[sums]]
+        ranks = [rows.priorities[k] for k in sums]
+        codes = [rows.codes[k] for k in sums]
+        for block, which in parts:
+            a.append(block.dense(which, n))
+            bounds.append(block.bounds[which])
+            ranks += [self._priority_of[block.name]] * len(which)
+            codes += [block.code] * len(which)
+        if not hard:  # hard rows before every soft one
+            soft = sorted({r for r in ranks if r is not None})
+            hardest = [_UNREACHABLE[code] for code in codes]
+            ranks = [h if r is None else len(_UNREACHABLE) + soft.index(r) for h, r in zip(hardest, ranks, strict=True)]
+        return np.concatenate(a), np.concatenate(bounds), ranks
+
+    def _coupled(
+        self, u: Floats, status: Status, sums: Indices, prices: Floats, parts: list[tuple[Block, Indices]]
+    ) -> Coupled:
+        rows = self._rows
+        found: list[Active] = []
+        for k, row in enumerate(sums.tolist()):
+            at = np.flatnonzero(rows.matrix[row])
+            weights, bound = rows.matrix[row, at], float(rows.bounds[row])
+            margin = bound - float(weights @ self._wished[at])
+            left = max(float(weights @ u[at]) - bound - 100.0 * float(rows.room[row]), 0.0)
+            hard = rows.priorities[row] is None
+            sign = float(rows.signs[row])
+            found.append(
+                Active(rows.names[row], rows.codes[row], at, weights, bound, float(prices[k]), margin, left, sign, hard)
+            )
+        k = len(sums)
+        for block, which in parts:
+            hard = self._priority_of[block.name] is None
+            for row in which.tolist():
+                at = block.index[row]
+                weights, bound = block.matrix[row], float(block.bounds[row])
+                margin = bound - float(weights @ self._wished[at])
+                left = max(float(weights @ u[at]) - bound - 100.0 * float(block.room[row]), 0.0)
+                found.append(
+                    Active(block.name, block.code, at, weights, bound, float(prices[k]), margin, left, 1.0, hard)
+                )
+                k += 1
+        relief = np.zeros(len(u))
+        for row_ in found:
+            # where nothing has a price, as in least violation, the passed rows themselves say which way relieves
+            relief[row_.at] -= row_.weights * (row_.price or (1.0 if row_.left > 0 else 0.0))
+        return Coupled(u, status, tuple(found), np.sign(relief))

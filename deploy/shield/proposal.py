@@ -1,0 +1,61 @@
+"""What a policy proposes, as one flat vector, and what makes it unusable."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import numeric
+from .compiled import FlatCommands
+from .decision import Code
+
+Floats = NDArray[np.float64]
+
+
+class Proposal(NamedTuple):
+    """``raw``: ``[n]``, as it came, NaN where there is none. ``codes``: one an agent, what makes its part unusable, or
+    None; None for all of them where every part is usable."""
+
+    raw: Floats
+    codes: list[Code | None] | None
+
+
+def read_proposal(proposed: Any, flat: FlatCommands, absent: Code) -> Proposal:
+    """Read ``proposed``, ``[N, A]`` a group; ``absent`` says why where it is None. Never raises for what came in."""
+    raw = np.empty(flat.n)
+    codes: list[Code | None] = []
+    fine = True
+    for name, first, n_assets, n_signals in flat.parts:
+        part = raw[first : first + n_assets * n_signals].reshape(n_assets, n_signals)
+        found, code = _of_group(proposed, name, (n_assets, n_signals), absent)
+        if found is None:
+            part[:] = np.nan
+            codes += [code] * n_assets
+            fine = False
+            continue
+        part[:] = found
+        if math.isfinite(np.vdot(part, part)):  # a sum of squares is finite only where all its terms are
+            codes += [None] * n_assets
+            continue
+        finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(part), axis=1)
+        codes += [None if is_finite else Code.COMMAND_NOT_FINITE for is_finite in finite]
+        fine = fine and bool(finite.all())
+    return Proposal(raw, None if fine else codes)
+
+
+def _of_group(proposed: Any, name: str, shape: tuple[int, int], absent: Code) -> tuple[Floats | None, Code | None]:
+    if proposed is None:
+        return None, absent
+    try:
+        raw = proposed[name]
+    except Exception:  # noqa: BLE001 - no mapping, or none of that name
+        return None, Code.COMMAND_MISSING
+    if raw is None:
+        return None, Code.COMMAND_MISSING
+    array = numeric(raw, shape)
+    if isinstance(array, str):
+        return None, Code.COMMAND_SHAPE if array == "shape" else Code.COMMAND_TYPE
+    return array, None
