@@ -1,11 +1,12 @@
 """Ensemble Kalman analyses on the batch axis: the replicas of a twin are the members.
 
-State and parameters are estimated together by standing in one vector. What is observed of each member may be any
-function of it, so no observation matrix is needed: covariances come from the members themselves.
+An analysis is one matrix ``[B, B]`` that mixes the members: ``members_after = transform @ members``. Whatever has a
+replica axis goes through it, state and parameters together, and what all members share stays as it is, since the rows
+of the matrix sum to one. Only what is observed of each member has to be known, by any function of its state.
 
 - :func:`stochastic`: perturbed observations (Burgers, van Leeuwen & Evensen 1998).
 - :func:`deterministic`: DEnKF, half the gain for the anomalies (Sakov & Oke 2008, Tellus A 60).
-- :func:`transform`: ETKF, the symmetric square root in the space of the members (Hunt, Kostelich & Szunyogh 2007).
+- :func:`square_root`: ETKF, the symmetric square root (Hunt, Kostelich & Szunyogh 2007).
 """
 
 from __future__ import annotations
@@ -18,68 +19,61 @@ Tensor = torch.Tensor
 
 
 class Analysis(NamedTuple):
-    """``members``: ``[B, D]`` after the observation; ``innovation``: ``[K]``, observed less predicted mean;
-    ``nis``: normalised innovation squared, ``K`` on average where spread and noise are told right."""
+    """``transform``: ``[B, B]``, rows sum to one; ``innovation``: ``[K]``, observed less predicted mean; ``nis``:
+    normalised innovation squared, ``K`` on average where spread and noise are told right."""
 
-    members: Tensor
+    transform: Tensor
     innovation: Tensor
     nis: Tensor
+
+    def of(self, members: Tensor) -> Tensor:
+        """``members`` ``[B, ...]`` after the observation."""
+        flat = members.reshape(len(members), -1)
+        return (self.transform.to(flat.dtype) @ flat).reshape(members.shape)
 
 
 class Update(Protocol):
     """One of the analyses below."""
 
     def __call__(
-        self, members: Tensor, seen: Tensor, observed: Tensor, noise: Tensor, *,
-        inflation: float = ..., taper: Tensor | None = ..., draws: Tensor | None = ...,
-    ) -> Analysis: ...  # fmt: skip
+        self, seen: Tensor, observed: Tensor, noise: Tensor, *, inflation: float = ..., draws: Tensor | None = ...
+    ) -> Analysis: ...
 
 
 def stochastic(
-    members: Tensor, seen: Tensor, observed: Tensor, noise: Tensor, *,
-    inflation: float = 1.0, taper: Tensor | None = None, draws: Tensor | None = None,
-) -> Analysis:  # fmt: skip
-    """Members ``[B, D]`` after ``observed`` ``[K]``, each moved towards an observation of its own.
+    seen: Tensor, observed: Tensor, noise: Tensor, *, inflation: float = 1.0, draws: Tensor | None = None
+) -> Analysis:
+    """Each member moves towards an observation of its own.
 
-    ``seen``: ``[B, K]``, what each member predicts to be observed; ``noise``: ``[K]``, variances of the observation;
-    ``inflation`` multiplies the anomalies afterwards; ``taper``: ``[D, K]`` in 0 to 1, how far an observation reaches;
-    ``draws``: ``[B, K]`` standard normal, needed here: whoever calls decides where chance comes from.
+    ``seen``: ``[B, K]``, what each member predicts to be observed; ``observed``: ``[K]``; ``noise``: ``[K]``, variances
+    of the observation; ``inflation`` multiplies the anomalies afterwards; ``draws``: ``[B, K]`` standard normal, needed
+    here: whoever calls decides where chance comes from.
     """
     if draws is None:
         raise ValueError("the stochastic analysis perturbs its observations: give draws, [B, K] standard normal")
-    anomalies, spread, mean_seen = _anomalies(members), _anomalies(seen), seen.mean(0)
-    gain = _gain(anomalies, spread, noise, taper)
-    perturbed = _anomalies(draws) * noise.sqrt()
-    moved = members + (observed + perturbed - seen) @ gain.T
-    return _analysis(moved, inflation, observed - mean_seen, spread, noise)
+    spread, innovation = _anomalies(seen), observed - seen.mean(0)
+    perturbed = observed + _anomalies(draws) * noise.sqrt() - seen
+    return _analysis(perturbed @ _half_gain(spread, noise), innovation, spread, noise, inflation)
 
 
 def deterministic(
-    members: Tensor, seen: Tensor, observed: Tensor, noise: Tensor, *,
-    inflation: float = 1.0, taper: Tensor | None = None, draws: Tensor | None = None,
-) -> Analysis:  # fmt: skip
+    seen: Tensor, observed: Tensor, noise: Tensor, *, inflation: float = 1.0, draws: Tensor | None = None
+) -> Analysis:
     """As :func:`stochastic` without chance: the mean takes the whole gain, the anomalies half of it."""
-    anomalies, spread, mean_seen = _anomalies(members), _anomalies(seen), seen.mean(0)
-    gain = _gain(anomalies, spread, noise, taper)
-    innovation = observed - mean_seen
-    moved = members + innovation @ gain.T - 0.5 * spread @ gain.T
-    return _analysis(moved, inflation, innovation, spread, noise)
+    spread, innovation = _anomalies(seen), observed - seen.mean(0)
+    return _analysis((innovation - 0.5 * spread) @ _half_gain(spread, noise), innovation, spread, noise, inflation)
 
 
-def transform(
-    members: Tensor, seen: Tensor, observed: Tensor, noise: Tensor, *,
-    inflation: float = 1.0, taper: Tensor | None = None, draws: Tensor | None = None,
-) -> Analysis:  # fmt: skip
-    """As :func:`deterministic` by the symmetric square root, exact where few members see many things.
+def square_root(
+    seen: Tensor, observed: Tensor, noise: Tensor, *, inflation: float = 1.0, draws: Tensor | None = None
+) -> Analysis:
+    """As :func:`deterministic` with the exact covariance of the Kalman filter.
 
     ``draws``: ``[B, B]`` standard normal, if given, turns the members at random about their mean, which keeps them from
-    clustering. A taper has no place in the space of the members: give local observations instead.
+    clustering.
     """
-    if taper is not None:
-        raise ValueError("the transform has no taper: analyse parts with the observations near them, or use another")
-    n = len(members)
-    anomalies, spread, mean_seen = _anomalies(members), _anomalies(seen), seen.mean(0)
-    innovation = observed - mean_seen
+    n = len(seen)
+    spread, innovation = _anomalies(seen), observed - seen.mean(0)
     scaled = spread / noise.sqrt()
     values, vectors = torch.linalg.eigh(scaled @ scaled.T)
     values = values.clamp_min(0.0)
@@ -87,29 +81,30 @@ def transform(
     root = (vectors * ((n - 1) / (values + n - 1)).sqrt()) @ vectors.T
     if draws is not None:
         root = _turn(draws) @ root
-    moved = members.mean(0) + weights @ anomalies + root @ anomalies
-    return _analysis(moved, inflation, innovation, spread, noise)
+    eye = torch.eye(n, dtype=seen.dtype)
+    return _analysis(weights + root - eye, innovation, spread, noise, inflation)
 
 
 def _anomalies(members: Tensor) -> Tensor:
     return members - members.mean(0)
 
 
-def _gain(anomalies: Tensor, spread: Tensor, noise: Tensor, taper: Tensor | None) -> Tensor:
-    """``[D, K]``, from the members' own covariances."""
-    n = len(anomalies) - 1
-    across = anomalies.T @ spread / n
-    if taper is not None:
-        across = across * taper
-    within = spread.T @ spread / n + torch.diag(noise)
-    gain: Tensor = torch.linalg.solve(within, across, left=False)
+def _half_gain(spread: Tensor, noise: Tensor) -> Tensor:
+    """``[K, B]``: the Kalman gain is this times the members' anomalies."""
+    n = len(spread) - 1
+    gain: Tensor = torch.linalg.solve(spread.T @ spread / n + torch.diag(noise), spread.T / n)
     return gain
 
 
-def _analysis(moved: Tensor, inflation: float, innovation: Tensor, spread: Tensor, noise: Tensor) -> Analysis:
-    mean = moved.mean(0)
-    within = spread.T @ spread / (len(moved) - 1) + torch.diag(noise)
-    return Analysis(mean + inflation * (moved - mean), innovation, innovation @ torch.linalg.solve(within, innovation))
+def _analysis(change: Tensor, innovation: Tensor, spread: Tensor, noise: Tensor, inflation: float) -> Analysis:
+    """From ``change`` ``[B, B]``: what of each member's anomaly is added to each member."""
+    n = len(spread)
+    eye = torch.eye(n, dtype=spread.dtype)
+    transform = eye + change @ (eye - 1.0 / n)
+    mean = transform.mean(0)
+    within = spread.T @ spread / (n - 1) + torch.diag(noise)
+    nis = innovation @ torch.linalg.solve(within, innovation)
+    return Analysis(mean + inflation * (transform - mean), innovation, nis)
 
 
 def _turn(draws: Tensor) -> Tensor:
