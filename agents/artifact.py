@@ -5,6 +5,7 @@ report.json           what evaluations found, by name; the one file that may be 
 nameplate.json        the site that the policy was trained for
 policy_<group>.onnx   normaliser, network and scaling: features, memory and masks -> commands and memory
 weights_<group>.npz   the same numbers for the forward pass in numpy, which checks the graph at start
+inputs.npz            a sample of what the policy saw in its evaluation, for who watches its inputs; may be absent
 MANIFEST.sha256       the hash of every file above, as ``sha256sum -c`` reads it
 
 The manifest finds damage; it is no signature, so take artifacts from where you trust.
@@ -30,6 +31,7 @@ from ..envs.registry import load_site
 from ..envs.twin import Observation
 from .artifact_checks import CHECK_TOLERANCE_PU, check_fit, check_forward, check_stacks, check_widths, run_graph
 from .artifact_files import MANIFEST, REPORT, check_manifest, read_report, to_json, write_folder
+from .artifact_inputs import INPUTS, InputSample, read_inputs, to_bytes
 from .forward import PolicyNetwork
 from .onnx_graph import to_onnx
 from .own_signals import OwnSignalsEncoder
@@ -63,14 +65,16 @@ def save_artifact(
     provenance: Mapping[str, Any],
     report: Mapping[str, Any],
     site: str | None = None,
+    inputs: Mapping[str, InputSample] | None = None,
 ) -> Path:
     """Write an artifact and return its folder; either the whole of it appears, or nothing.
 
     ``encoders[group]`` holds ``name`` and ``settings`` of the encoder that ``site`` offers; a group without one sees
     its own signals. ``scope`` is ``"site"`` for a policy of this very plant, ``"interface"`` for one that serves any
     plant with the same signals, which separate weights of each asset can't. ``site`` is the registry's name of the
-    site, by default the nameplate's label ``kind``, else its ``site``. An older artifact in ``folder`` is replaced; any
-    other content is left alone and refused with :class:`ArtifactError`.
+    site, by default the nameplate's label ``kind``, else its ``site``. ``inputs``: what the
+    policy saw, by group. An older artifact in ``folder`` is replaced; any other content is left alone and refused with
+    :class:`ArtifactError`.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
@@ -105,6 +109,8 @@ def save_artifact(
         arrays = io.BytesIO()
         np.savez(arrays, allow_pickle=False, **network.to_arrays())
         files[f"weights_{group}.npz"] = arrays.getvalue()
+    if inputs:
+        files[INPUTS] = to_bytes(inputs)
     write_folder(folder, files)
     return folder
 
@@ -141,6 +147,7 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactP
         for group in about["groups"]:
             with np.load(folder / f"weights_{group}.npz", allow_pickle=False) as named:
                 weights[group] = PolicyNetwork.from_arrays(dict(named))
+        inputs = read_inputs(folder)
         plate = nameplate or own
         check_fit(folder, about["scope"], own, plate)
         encoders = {group: _encoder(about, group, plate) for group in weights}
@@ -155,7 +162,7 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactP
     sessions = {group: _session(folder / f"policy_{group}.onnx") for group in weights}
     for group, network in weights.items():
         check_forward(folder, plate.group(group), network, sessions[group])
-    return ArtifactPolicy(plate, encoders, weights, sessions, digest, about)
+    return ArtifactPolicy(plate, encoders, weights, sessions, digest, about, inputs)
 
 
 class ArtifactPolicy:
@@ -163,7 +170,8 @@ class ArtifactPolicy:
 
     Groups without a network get their neutral commands, and so do absent assets, whose memory is zero. An asset whose
     features are not finite is answered with NaN, which the shield turns into that asset's fallback, and remembers what
-    it remembered before. ``hash`` names the artifact in journals; ``about`` is what ``artifact.json`` holds.
+    it remembered before. ``hash`` names the artifact in journals; ``about`` is what ``artifact.json`` holds;
+    ``inputs`` is a sample of what the policy saw in its evaluation, by group, empty where the artifact has none.
     """
 
     def __init__(
@@ -174,6 +182,7 @@ class ArtifactPolicy:
         sessions: Mapping[str, Any],
         digest: str,
         about: Mapping[str, Any],
+        inputs: Mapping[str, InputSample] | None = None,
     ) -> None:
         self._nameplate = nameplate
         self._encoders = encoders
@@ -181,6 +190,7 @@ class ArtifactPolicy:
         self._sessions = sessions
         self.hash = digest
         self.about = about
+        self.inputs = inputs or {}
 
     @property
     def name(self) -> str:

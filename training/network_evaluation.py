@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..agents.forward import PolicyNetwork
 from ..envs.adapters.episodes import Episodes
@@ -19,8 +20,16 @@ from .episode_tally import EpisodeTally
 from .problem import Problem
 from .seeds import row_seeds
 
+OnDecision = Callable[[Readings, NDArray[np.int64]], None]
+"""Told before each decision what the networks see, and the number of each replica's episode ``[B]``."""
 
-def evaluate_networks(config: TrainConfiguration, problem: Problem, networks: Mapping[str, PolicyNetwork]) -> float:
+
+def evaluate_networks(
+    config: TrainConfiguration,
+    problem: Problem,
+    networks: Mapping[str, PolicyNetwork],
+    on_decision: OnDecision | None = None,
+) -> float:
     """Mean reward an agent-step of ``networks`` (by group; all else stays neutral) on replicas of their own.
 
     Replicas and steps are those that ``config.evaluation`` asks for.
@@ -37,7 +46,10 @@ def evaluate_networks(config: TrainConfiguration, problem: Problem, networks: Ma
         actors = {name: _Actor(networks[name], encoder) for name, encoder in encoders.items()}
         for actor in actors.values():
             actor.restart(episodes.readings, np.ones(n_replicas, np.bool_))
+        episode = np.arange(n_replicas, dtype=np.int64)
         for _ in range(n_steps):
+            if on_decision is not None:
+                on_decision(episodes.readings, episode)
             commands = {
                 name: actors[name].act(episodes.readings, episodes.twin.dt_s) if name in actors else values
                 for name, values in neutral.items()
@@ -45,6 +57,7 @@ def evaluate_networks(config: TrainConfiguration, problem: Problem, networks: Ma
             outcome = episodes.step(commands)
             tally(outcome)
             if outcome.done.any():
+                episode = np.where(outcome.done, episode + n_replicas, episode)
                 episodes.begin(np.flatnonzero(outcome.done))
                 for actor in actors.values():
                     actor.restart(episodes.readings, outcome.done)

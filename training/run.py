@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ..agents.artifact import save_artifact
+from ..agents.artifact_inputs import InputSample
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.configuration import dump
 from ..envs.errors import MissingExtraError, RunError, located
 from .best_so_far import BestSoFar
 from .checkpoint import CheckpointStore
 from .configuration import TrainConfiguration
+from .input_sample import sample_inputs
 from .learning import Learning, check_learning, make_learning
 from .logging_sinks import Sinks
 from .plant_evaluation import PlantEvaluation
@@ -252,7 +254,8 @@ class _Run:
         }
         if self._config.shield is not None:
             report["twin_unshielded"] = {"reward": reward_unshielded(trainer, self._config, self._problem)}
-        artifact = self._save_artifact(trainer, self._folder.artifact, report)
+        inputs = sample_inputs(self._config, self._problem, trainer.export())
+        artifact = self._save_artifact(trainer, self._folder.artifact, report, inputs)
         figures = {**self._figures, TWIN_REWARD: last_reward}
         self._folder.keep_result(
             {
@@ -281,7 +284,13 @@ class _Run:
             )
         return state
 
-    def _save_artifact(self, trainer: Learning, folder: Path, report: Mapping[str, Any]) -> Path:
+    def _save_artifact(
+        self,
+        trainer: Learning,
+        folder: Path,
+        report: Mapping[str, Any],
+        inputs: Mapping[str, InputSample] | None = None,
+    ) -> Path:
         own = {
             name: {"name": encoder.name, "settings": encoder.settings()}
             for name, encoder in trainer.encoders.items()
@@ -302,6 +311,7 @@ class _Run:
             },
             report=report,
             site=self._problem.site.name,
+            inputs=inputs,
         )
 
 
