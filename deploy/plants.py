@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..envs.constraint import Constraint, constraints_of_site
+from ..envs.constraint import Declaration, declaration_of_site
 from ..envs.errors import ConfigurationError, MissingExtraError
 from ..envs.plant import Plant
 
@@ -34,14 +34,15 @@ def open_plant(
     return site.plant(site_config, plant_config)
 
 
-def plant_constraints(plant_file: str | Path | None, overrides: Sequence[str] = ()) -> tuple[Constraint, ...]:
-    """What the site of a plant's file adds to its nameplate; a plant at an endpoint tells its nameplate alone."""
+def plant_declaration(plant_file: str | Path | None, overrides: Sequence[str] = ()) -> Declaration | None:
+    """What the site of a plant's file declares as safe; None for a plant at an endpoint, which tells its nameplate
+    alone."""
     if plant_file is None:
-        return ()
+        return None
     from ..envs.plant_file import load_plant_file
 
     site, site_config, _ = load_plant_file(plant_file, overrides)
-    return constraints_of_site(site, site_config)
+    return declaration_of_site(site, site_config)
 
 
 def _at_endpoint(endpoint: str) -> Plant:

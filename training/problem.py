@@ -75,7 +75,7 @@ class Problem:
         from ..deploy.shield import Shield
         from .shielded_twin import ShieldedTwin
 
-        return ShieldedTwin(twin, Shield(twin.nameplate, constraints_of_site(self.site, self.site_config)))
+        return ShieldedTwin(twin, Shield(declaration_of_site(self.site, self.site_config)))
 
     def shielding(self, twin: Twin) -> Shielding | None:
         """Who asks a shielded twin of :meth:`twin` what was obeyed; None without a shield."""

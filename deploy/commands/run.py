@@ -19,7 +19,7 @@ from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
 from ..journal import Journal
-from ..plants import open_plant, plant_constraints
+from ..plants import open_plant, plant_declaration
 from ..run_display import RunDisplay
 from ..runtime import Runtime
 from ..shield import Shield
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     try:
         nameplate = plant.nameplate
-        shield = Shield(nameplate, plant_constraints(arguments.plant, arguments.overrides))
+        shield = Shield(plant_declaration(arguments.plant, arguments.overrides) or nameplate)
         policy = _policy(arguments, nameplate)
         path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
         console.print(
