@@ -95,7 +95,7 @@ def farm(**more: Any) -> TrainConfiguration:
                 "layout": {"kind": "named", "name": "turb3_row1"},
                 "limits": {"power_cap_kw": 6000.0, "power_rise_kw_per_s": 10.0},
             },
-            "task": {"name": "farm_power"},
+            "task": {"name": "farm_power", "options": {"horizon": 8}},
             "learner": {"kind": "ppo"},
             "rollout": {"replicas": 2, "steps": 4},
             "iterations": 2,
@@ -115,6 +115,14 @@ def test_a_rollout_counts_what_is_broken_and_takes_its_price_from_everyones_rewa
     assert cost > 0.0
     assert priced[f"cost/constraint/{CAP_NAME}"] == cost
     assert priced["reward/mean"] == pytest.approx(free["reward/mean"] - 3.0 * cost, rel=1e-5)
+
+
+def test_behind_the_shield_only_what_was_executed_costs() -> None:
+    alone, shielded = trainer_of(farm()).iterate(), trainer_of(farm(shield={})).iterate()
+    ramp = "cost/constraint/farm power ramp"
+    assert alone[ramp] > 0.0
+    assert shielded[ramp] <= 1e-6
+    assert shielded["cost/shield/intervened"] > 0.0
 
 
 def test_resuming_with_a_history_equals_never_having_stopped() -> None:
