@@ -32,7 +32,6 @@ MODES = tuple(Mode)
 
 SHADOW, ADVISE, APPROVED, AUTONOMOUS, DEGRADED, BACKUP, TRIPPED = range(len(MODES))
 NO_CAUSE = -1
-_MOST = 2**30  # counters stop here, so that no number of periods overflows them
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class ModeState:
     """What the machine remembers, over ``N`` assets and the ``C`` rows of the table of causes.
 
     ``requested`` ``[N]``: the authority that people gave; ``mode`` ``[N]``: the mode now; ``run`` ``[C, N]``: reports
-    in a row; ``left`` ``[C, N]``: periods that a cause still stands, this one included; ``latched`` ``[C, N]``: waits
-    for a person; ``held`` ``[N]``: tripped while it was ours, so that its safe state is commanded; ``since_s`` ``[N]``:
-    clock when it entered its mode; ``plain``: nothing stands or counts, and all are autonomous.
+    in a row, up to the patience; ``left`` ``[C, N]``: periods that a cause still stands, this one included; ``latched``
+    ``[C, N]``: waits for a person; ``held`` ``[N]``: tripped while it was ours, so that its safe state is commanded;
+    ``since_s`` ``[N]``: clock when it entered its mode; ``plain``: nothing stands or counts, and all are autonomous.
     """
 
     requested: Codes
@@ -126,7 +125,7 @@ class ModeMachine:
         if state.plain and not causes and orders.empty:
             return state, self._all_autonomous, orders.reasons
         raised = self._raised(causes, orders)
-        run = np.where(raised, np.minimum(state.run + 1, _MOST), 0)
+        run = np.where(raised, np.minimum(state.run + 1, self._patience), 0)
         fires = raised & (run >= self._patience)
         left = np.where(fires, self._stands_for, np.maximum(state.left - 1, 0))
         latched = state.latched | (fires & self._manual)

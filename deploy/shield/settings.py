@@ -23,7 +23,7 @@ class ShieldSettings(Strict):
     )
     stuck_after_periods: dict[str, PositiveInt] = Field(
         default_factory=dict,
-        description="signal name: equal readings in a row, while most other assets of the group move, to count as stuck",
+        description="signal name: equal readings in a row, while most other assets move, that count as stuck",
     )
     jump_per_s: dict[str, PositiveFloat] = Field(
         default_factory=dict, description="signal name: most that it may change in a second, in its unit"
@@ -33,8 +33,8 @@ class ShieldSettings(Strict):
     )
     confusion_step_pu: PositiveFloat | None = Field(
         default=0.1,
-        description="change in a period, as a share of the range, from which on a value is asked whether it was swapped "
-        "or came in another unit; null never asks",
+        description="change in a period, as a share of the range, from which on a swap or another unit is looked for; "
+        "null never looks",
     )
     estimate_periods: NonNegativeInt = Field(
         default=5, description="periods that a bad value is replaced by the twin's estimate, where there is one"
