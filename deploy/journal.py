@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import sqlite3
+import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,14 +42,27 @@ _LAST = "SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"
 
 
 class Journal:
-    """Appends records to ``path``, which is made at the first append and continued if it exists."""
+    """Appends records to ``path``, which is made at the first append and continued if it exists.
 
-    def __init__(self, path: Path) -> None:
+    Any thread may append; one whose turn does not come within ``patience_s``, because a disk keeps another one, gets a
+    :class:`JournalError`.
+    """
+
+    def __init__(self, path: Path, patience_s: float = 5.0) -> None:
         self.path = Path(path)
         self._connection: sqlite3.Connection | None = None
+        self.head = ""
+        """Hash of the row appended last, empty before the first."""
+        self._patience_s = patience_s
+        self._turn = threading.Lock()
 
     def append(self, record: Mapping[str, Any]) -> str:
         """Write one record to disk and return its hash; raises :class:`JournalError` unless it is safely there."""
+        if not self._turn.acquire(timeout=self._patience_s):
+            raise JournalError(
+                f"{self.path}: the disk has kept an earlier row for over {self._patience_s:g} s; nothing may be sent "
+                "to the plant without a record: give a journal on a disk that answers"
+            )
         try:
             body = json.dumps(plain(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
             connection = self._open()
@@ -63,13 +77,19 @@ class Journal:
                 f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant "
                 "without a record: free disk space, or give a journal that can be written"
             ) from error
+        finally:
+            self._turn.release()
+        self.head = digest
         return digest
 
     def close(self) -> None:
         """Fold the write-ahead log into the file; the journal can be appended to again."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._connection is not None and self._turn.acquire(timeout=self._patience_s):
+            try:
+                self._connection.close()
+                self._connection = None
+            finally:
+                self._turn.release()
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +102,8 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
+            # Its own lock lets one thread at a time in, so that SQLite need not insist on the thread that opened it.
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")

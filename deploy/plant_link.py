@@ -42,8 +42,13 @@ class PlantLink:
             self._failed("write", error)
             return None
 
-    def advance(self) -> None:
+    def advance(self, in_control: bool = True) -> None:
+        """Wait for the next period. Without ``in_control``, a driver that can do so leaves the equipment's own time-out
+        to run: who does not command must not keep it from acting.
+        """
         try:
+            if hasattr(self._plant, "in_control"):
+                self._plant.in_control = in_control
             self._plant.advance()
         except Exception as error:  # noqa: BLE001 - as above
             self._failed("advance", error)

@@ -3,63 +3,187 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..agents.policy import Policy
+from ..envs.configuration import Strict
+from ..envs.nameplate import Nameplate
 from ..envs.plant import Telemetry
-from .shield import Decision, Source
+from .shield import Code, Decision, Reason, Shield, ShieldState, Source
+from .shield.causes import Cause
+from .shield.orders import Orders
+from .transition import WATCHDOG_TRIPPED, told_commands
+
+if TYPE_CHECKING:
+    from .decider import Question
+    from .stand_in import Substitute
 
 _MAX_NUMBERS = 1_000_000
 
 
+def start_record(
+    nameplate: Nameplate, policy: Policy, shield: Shield, settings: Strict, state: ShieldState
+) -> dict[str, Any]:
+    """The first row of a run: who controls what, within which limits, from which state."""
+    return {
+        "kind": "start",
+        "utc_s": time.time(),
+        "site": nameplate.site,
+        "nameplate_hash": nameplate.hash,
+        "nameplate": shield.nameplate.to_dict(),
+        "policy": policy.name,
+        "policy_hash": getattr(policy, "hash", None),
+        "shield": shield.settings.model_dump(mode="json"),
+        "state_sha256": state_digest(state),
+        "runtime": settings.model_dump(mode="json"),
+    }
+
+
 def decision_record(
     number: int,
-    now_s: float,
     telemetry: Telemetry | None,
-    proposed: Any,
     decision: Decision,
     policy: Mapping[str, Any],
     previous: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """One row of ``kind`` "decision", written before its commands are sent.
+    """What came of one period; of ``kind`` "decision", written before its commands are sent.
 
-    ``previous`` is how the plant answered the row before; ``sources`` lists the assets that are not on their policy.
+    ``previous`` is how the plant answered the row before; ``sources`` lists the assets that are not on their policy,
+    ``idle`` the numbers of those for which nothing is sent; ``modes`` is one word where all assets share it.
     """
+    off_policy = [s for s in Source if s is not Source.POLICY]
+    always = (Source.SUBSTITUTED, Source.FALLBACK)
+    by_source = {s.value: [agent for agent, found in decision.source.items() if found is s] for s in off_policy}
     return {
         "kind": "decision",
         "number": number,
-        "plant_time_s": now_s,
         "telemetry": _telemetry(telemetry),
         "policy": policy,
-        "proposed": _arrays(proposed),
         "sent": decision.commands,
-        "sources": {
-            source.value: [agent for agent, s in decision.source.items() if s is source]
-            for source in (Source.SUBSTITUTED, Source.FALLBACK)
-        },
-        "reasons": [[r.asset, r.signal, r.code.value, r.asked, r.sent, r.limit] for r in decision.reasons],
+        "sources": {name: agents for name, agents in by_source.items() if agents or name in always},
+        "modes": modes_of(decision),
+        "idle": {name: np.flatnonzero(~acts) for name, acts in decision.acts.items() if not acts.all()},
+        "reasons": [_reason(r) for r in decision.reasons],
         "previous": previous,
     }
+
+
+def given_record(
+    now_s: float,
+    clock_s: float | None,
+    state: ShieldState,
+    proposed: Any,
+    absent: Code,
+    orders: Orders,
+    causes: frozenset[Cause],
+) -> dict[str, Any]:
+    """The rest of what :meth:`~.shield.Shield.filter` was given; the state by its SHA-256, since rows follow on."""
+    return {
+        "plant_time_s": now_s,
+        "clock_s": clock_s,
+        "state_sha256": state_digest(state),
+        "proposed": _arrays(proposed),
+        "absent": absent.value,
+        "orders": orders_row(orders),
+        "causes": sorted(causes),
+    }
+
+
+def missed_record(
+    question: Question, instead: Substitute, why: str, previous: Mapping[str, Any], outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A period without a decision, of ``kind`` "missed": what went out instead, and how the plant answered."""
+    return {
+        "kind": "missed",
+        "number": question.number,
+        "plant_time_s": question.now_s,
+        "clock_s": question.clock_s,
+        "obeyed": told_commands(question.telemetry),
+        "code": Code.DEADLINE_MISSED.value,
+        "why": why,
+        "instead": instead.told,
+        "sent": instead.decision.commands,
+        "previous": previous,
+        "outcome": outcome,
+    }
+
+
+def state_digest(state: ShieldState) -> str:
+    """SHA-256 over all that the shield remembers, bit for bit."""
+    digest = hashlib.sha256()
+    _feed(digest, state)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """Add a value's type and content to ``digest``: arrays by their bytes, plain data by its parts."""
+    if isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(value.tobytes())
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            digest.update(f.name.encode())
+            _feed(digest, getattr(value, f.name))
+    elif isinstance(value, Mapping):
+        for name in sorted(value):
+            digest.update(repr(name).encode())
+            _feed(digest, value[name])
+    elif isinstance(value, (tuple, list)):
+        digest.update(f"({len(value)}".encode())
+        for part in value:
+            _feed(digest, part)
+    else:
+        digest.update(repr(value).encode())
+
+
+def modes_of(decision: Decision) -> Any:
+    """One word where all assets share their mode, else the assets by mode."""
+    found: dict[str, list[str]] = {}
+    for agent, mode in decision.mode.items():
+        found.setdefault(mode.value, []).append(agent)
+    return next(iter(found)) if len(found) == 1 else found
+
+
+def orders_row(orders: Orders) -> dict[str, Any]:
+    """What was ordered, without what was not."""
+    given = {f.name: getattr(orders, f.name) for f in fields(orders) if getattr(orders, f.name) not in (None, False)}
+    return {name: sorted(v) if isinstance(v, frozenset) else v for name, v in given.items() if name != "limits" or v}
+
+
+def _reason(r: Reason) -> list[Any]:
+    row = [r.asset, r.signal, r.code.value, r.asked, r.sent, r.limit]
+    if r.constraint or r.margin is not None or r.multiplier is not None:
+        row += [r.constraint, r.margin, r.multiplier]
+    return row
 
 
 def _telemetry(telemetry: Telemetry | None) -> Any:
     """All of a reading, times and qualities short where they are equal, and a SHA-256 over its bytes."""
     if not isinstance(telemetry, Telemetry):
         return None if telemetry is None else f"<{type(telemetry).__name__}>"
+    notes = telemetry.notes
     return {
         "sequence": telemetry.sequence,
         "received_time_s": telemetry.received_time_s,
         "values": _arrays(telemetry.values),
-        "source_time_s": _arrays(telemetry.source_time_s, shorten=True),
-        "quality": _arrays(telemetry.quality, shorten=True),
+        "source_time_s": _arrays(telemetry.source_time_s, like=telemetry.values),
+        "quality": _arrays(telemetry.quality, like=telemetry.values),
+        "obeyed": told_commands(telemetry),
+        "watchdog_tripped": isinstance(notes, Mapping) and notes.get(WATCHDOG_TRIPPED) is True,
         "sha256": _digest(telemetry),
     }
 
 
-def _arrays(table: Any, *, shorten: bool = False) -> Any:
-    """Arrays by group; what is no array of numbers is named by its type only. ``shorten``: equal numbers become one."""
+def _arrays(table: Any, *, like: Any = None) -> Any:
+    """Arrays by group; what is no array of numbers is named by its type only.
+
+    Where all numbers are equal, one stands for all, if the array has the shape of that in ``like``.
+    """
     if not isinstance(table, Mapping):
         return None if table is None else f"<{type(table).__name__}>"
     found: dict[str, Any] = {}
@@ -68,12 +192,14 @@ def _arrays(table: Any, *, shorten: bool = False) -> Any:
             array = np.asarray(raw)
         except Exception:  # noqa: BLE001 - whatever a policy or driver returned; the row must be written all the same
             array = np.array(None)
-        if array.dtype.kind not in "fiub" or array.size > _MAX_NUMBERS:
-            found[str(name)] = f"<{type(raw).__name__}>"
-        elif shorten and array.size and bool(np.all(array == array.flat[0])):
-            found[str(name)] = array.flat[0]
-        else:
-            found[str(name)] = array
+        masked = isinstance(raw, np.ma.MaskedArray)  # the shield takes no masked numbers, and a replay must not either
+        if masked or array.dtype.kind not in "fiub" or array.size > _MAX_NUMBERS:
+            found[str(name)] = None if raw is None else f"<{type(raw).__name__}>"
+            continue
+        array = array.astype(np.float64) if array.dtype.kind == "f" else array  # as the shield takes them
+        shape = np.shape(like[name]) if isinstance(like, Mapping) and name in like else None
+        equal = array.shape == shape and array.size > 0 and bool(np.all(array == array.flat[0]))
+        found[str(name)] = array.flat[0] if equal else array
     return found
 
 

@@ -30,7 +30,8 @@ class Ending(enum.StrEnum):
 @dataclass(frozen=True)
 class RunSummary:
     """``interventions``: reasons counted by code; ``fallback_periods``: periods with an asset on its fallback;
-    ``rejected_periods``: periods in which the plant accepted something else than was sent; latencies: from reading to
+    ``rejected_periods``: periods in which the plant accepted something else than was sent; ``missed_periods``: periods
+    whose decision was late, so that the standby went out; latencies: from reading to
     the journal, without the plant's own time; ``energy_kwh``: over the periods with a reading, None where no
     ``power_kw`` is measured; ``handed_back``: whether every asset was left at neutral; ``journal_head``: hash of the
     last row.
@@ -42,6 +43,7 @@ class RunSummary:
     fallback_periods: int
     substituted_periods: int
     rejected_periods: int
+    missed_periods: int
     plant_errors: int
     tripped: bool
     handed_back: bool

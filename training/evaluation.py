@@ -26,7 +26,7 @@ from ..deploy.journal import Journal
 from ..deploy.runtime import Runtime, RuntimeSettings
 from ..deploy.shield import Shield
 from ..deploy.summary import Ending, RunSummary
-from ..envs.constraint import Constraint, constraints_of_site
+from ..envs.constraint import Declaration, declaration_of_site
 from ..envs.errors import PlantError, TwinloopError
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays, Plant, Telemetry
@@ -47,7 +47,9 @@ Progress = Callable[[Sequence[float]], None]
 _POLL_S = 0.2
 _FEWEST_SEEDS = 3
 # A busy machine must not cost a policy its turn: a plant in simulated time waits for whoever controls it.
-_PATIENT = RuntimeSettings(deadline_pu=1.0, deadline_max_s=30.0, hand_back_periods=0)
+_PATIENT = RuntimeSettings(
+    deadline_pu=1.0, deadline_max_s=30.0, decision_pu=2.0, decision_max_s=60.0, hand_back_periods=0
+)
 
 
 @dataclass(frozen=True)
@@ -161,11 +163,11 @@ class Metered:
 
 
 def drive(
-    plant: Plant, policy: Policy, n_periods: int, name: str, constraints: Sequence[Constraint] = ()
+    plant: Plant, policy: Policy, n_periods: int, name: str, declaration: Declaration | None = None
 ) -> RunSummary:
     """Control a plant in simulated time as deployment does, through shield, runtime and a journal of its own.
 
-    ``constraints``: what the site adds to its nameplate.
+    ``declaration``: what the site declares as safe; without it, what its nameplate implies.
 
     Raises :class:`PlantError` when the run did not reach its end, and KeyboardInterrupt after Ctrl-C.
     """
@@ -173,7 +175,7 @@ def drive(
         tempfile.TemporaryDirectory(prefix="twinloop-evaluation-") as folder,
         Journal(Path(folder) / "journal.sqlite") as journal,
     ):
-        summary = Runtime(plant, policy, Shield(plant.nameplate, constraints), journal, _PATIENT).run(n_periods)
+        summary = Runtime(plant, policy, Shield(declaration or plant.nameplate), journal, _PATIENT).run(n_periods)
     if summary.ending is Ending.INTERRUPTED:
         raise KeyboardInterrupt
     if summary.ending is not Ending.COMPLETED or summary.tripped:
@@ -191,11 +193,11 @@ def run_job(job: PlantJob, on_period: Callable[[int], None] | None = None) -> Pl
     """
     started_s = time.monotonic()
     site = load_site(job.site)
-    constraints = constraints_of_site(site, job.site_config)
+    declaration = declaration_of_site(site, job.site_config)
     plant = Metered(site.plant(job.site_config, job.plant_config), on_period)
     with closing(plant):
         policy = job.contestant.build(plant.nameplate, job.seed)
-        summary = drive(plant, policy, job.n_periods, f"{job.contestant.name}, seed {job.seed},", constraints)
+        summary = drive(plant, policy, job.n_periods, f"{job.contestant.name}, seed {job.seed},", declaration)
     travel, load = plant.account()
     return PlantRecord(
         policy=job.contestant.name,

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ..agents.artifact import load_artifact
 from ..deploy.journal import Journal, verify
+from ..deploy.plants import plant_declaration
 from ..deploy.runtime import Period, Runtime, RuntimeSettings
 from ..deploy.shield import Shield
 from ..deploy.summary import Ending
@@ -24,7 +25,7 @@ ANY_PORT = "opc.tcp://127.0.0.1:0/twinloop"
 _START_WITHIN_S = 90.0
 _STOP_WITHIN_S = 10.0
 # The demo's plant is stepped, and the machine busy: a policy that takes half a second there is not late.
-_SETTINGS = RuntimeSettings(deadline_max_s=10.0)
+_SETTINGS = RuntimeSettings(deadline_max_s=10.0, decision_max_s=20.0)
 
 
 def control_served_plant(
@@ -48,7 +49,8 @@ def control_served_plant(
             nameplate = plant.nameplate
             policy = load_artifact(artifact, nameplate)
             with Journal(path) as journal:
-                summary = Runtime(plant, policy, Shield(nameplate), journal, _SETTINGS).run(n_periods, on_period)
+                shield = Shield(plant_declaration(plant_file) or nameplate)
+                summary = Runtime(plant, policy, shield, journal, _SETTINGS).run(n_periods, on_period)
         finally:
             plant.close()
     if summary.ending is Ending.INTERRUPTED:

@@ -57,6 +57,8 @@ class OpcUaPlant:
         self._sequence = 0
         self._client_beat = 0
         self._seen_beat = 0
+        self.in_control = True
+        """Whether ``advance`` keeps the equipment's watchdog content; a client that only looks on must not."""
         self.refusals: dict[str, str] = {}
         """Full names of the commands that the server refused in the last ``write``, with its status."""
 
@@ -71,15 +73,22 @@ class OpcUaPlant:
     def clock_s(self) -> float:
         return float(self._ask(lambda link: link.read([address.CLOCK]))[0].Value.Value)
 
+    @property
+    def wall_period_s(self) -> float | None:
+        """How long the server's period lasts on the wall; None for one that its clients step."""
+        (reading,) = self._ask(lambda link: link.read([address.WALL_PERIOD]))
+        return float(reading.Value.Value) or None
+
     def read(self) -> Telemetry:
         shapes = {g.name: (g.n_assets, len(g.measured)) for g in self.nameplate.groups}
-        measured = address.points(self.nameplate, "measured")
-        names = [address.HEARTBEAT, address.CLOCK, address.WATCHDOG, *(p.node for p in measured)]
+        measured, commanded = address.points(self.nameplate, "measured"), address.points(self.nameplate, "commanded")
+        names = [address.HEARTBEAT, address.CLOCK, address.WATCHDOG, *(p.node for p in (*measured, *commanded))]
         beat, clock, watchdog, *readings = self._ask(lambda link: link.read(names))
+        obeyed = self._gathered(commanded, readings[len(measured) :])
         values = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
         times = {name: np.zeros(shape) for name, shape in shapes.items()}
         quality = {name: np.full(shape, Quality.BAD, dtype=np.int8) for name, shape in shapes.items()}
-        for point, reading in zip(measured, readings, strict=True):
+        for point, reading in zip(measured, readings, strict=False):
             place = (point.row, point.column)
             values[point.group][place] = _number(reading)
             times[point.group][place] = _seconds(reading.SourceTimestamp)
@@ -92,7 +101,11 @@ class OpcUaPlant:
             quality=quality,
             received_time_s=float(clock.Value.Value),
             sequence=self._sequence,
-            notes={"heartbeat": self._seen_beat, "watchdog_tripped": bool(watchdog.Value.Value)},
+            notes={
+                "heartbeat": self._seen_beat,
+                "watchdog_tripped": bool(watchdog.Value.Value),
+                "obeyed": obeyed,  # what the equipment obeys, whoever wrote it
+            },
         )
 
     def write(self, commands: Arrays) -> Arrays:
@@ -119,15 +132,24 @@ class OpcUaPlant:
 
         statuses, held = self._ask(exchange)
         self.refusals = {p.name: s.name for p, s in zip(sent, statuses, strict=True) if not s.is_good()}
-        accepted = {g.name: np.full((g.n_assets, len(g.commanded)), np.nan) for g in plate.groups}
-        for point, reading in zip(commanded, held, strict=True):
-            accepted[point.group][point.row, point.column] = _number(reading)
-        return accepted
+        return self._gathered(commanded, held)
+
+    def _gathered(self, commanded: tuple[address.Point, ...], readings: list[Any]) -> dict[str, FloatArray]:
+        """Readings of all commanded nodes as ``[N, A]`` a group, NaN where there is no number."""
+        found = {g.name: np.full((g.n_assets, len(g.commanded)), np.nan) for g in self.nameplate.groups}
+        for point, reading in zip(commanded, readings, strict=True):
+            found[point.group][point.row, point.column] = _number(reading)
+        return found
 
     def advance(self) -> None:
-        """Wait for the server's next period; step a server that is in stepped mode. Sends a heartbeat either way."""
-        self._client_beat = (self._client_beat + 1) % 2**32
-        _, period, beat = self._ask(lambda link: link.beat(self._client_beat))
+        """Wait for the server's next period; step a server that is in stepped mode.
+
+        Sends a heartbeat either way, if ``in_control``.
+        """
+        if self.in_control:
+            self._client_beat = (self._client_beat + 1) % 2**32
+            self._ask(lambda link: link.write([], [], self._client_beat))
+        period, beat = self._ask(lambda link: link.read([address.WALL_PERIOD, address.HEARTBEAT]))
         wall_period_s = float(period.Value.Value)
         if wall_period_s == 0.0:
             self._ask(lambda link: link.step())
@@ -243,11 +265,6 @@ class _Link:
         rows = [self._row(name, ua.Variant(n, ua.VariantType.Double)) for name, n in zip(names, numbers, strict=True)]
         rows.append(self._row(address.CLIENT_HEARTBEAT, ua.Variant(beat, ua.VariantType.UInt32)))
         return (await self._client.uaclient.write(ua.WriteParameters(NodesToWrite=rows)))[:-1]
-
-    async def beat(self, beat: int) -> tuple[list[Any], Any, Any]:
-        statuses = await self.write([], [], beat)
-        period, heartbeat = await self.read([address.WALL_PERIOD, address.HEARTBEAT])
-        return statuses, period, heartbeat
 
     async def step(self) -> None:
         request = ua.CallMethodRequest(ObjectId=self._node(address.SITE), MethodId=self._node(address.STEP))

@@ -33,7 +33,7 @@ from .inputs import Guarded, InputGuard
 from .keeping import Keeping, Period, Sent
 from .modes import APPROVED, TRIPPED, ModeMachine, Modes
 from .monitors.monitor import SITE, Monitor, Seen
-from .orders import judge
+from .orders import NOTHING, judge
 from .program import warmup
 from .proposal import Proposal, read_proposal
 from .safe_way import SafeWay
@@ -196,19 +196,35 @@ class Shield:
         )
 
     def stood_in(self, state: ShieldState, sent: Arrays, now_s: float, clock_s: float | None = None) -> ShieldState:
-        """The state after a period without a decision, in which ``sent`` went out, such as the last one's standby."""
+        """The state after a period without a decision, in which ``sent`` went out, such as the last one's standby.
+
+        It counts as a missed deadline: after some in a row, the modes trip.
+        """
         applied = self.flat.flat(state.applied)
+        modes, _, _ = self._modes.step(
+            state.modes or self._modes_at_start,
+            {Cause.DEADLINE_MISSED: True},
+            NOTHING,
+            now_s if clock_s is None else clock_s,
+        )
         return self.accepted(
             replace(
                 state,
                 before=state.applied,
                 memory=self._remembered(state, applied, self._passed_s(now_s, state, clock_s)),
+                modes=modes,
                 time_s=now_s,
                 clock_s=clock_s,
                 plan=None,
             ),
             sent,
         )
+
+    def last_resort(self, state: ShieldState, now_s: float, clock_s: float | None = None) -> Arrays:
+        """One step towards the safe states from what ``state`` says is applied, by the limiter of last resort alone."""
+        elapsed_s = self._keeping.verifier.elapsed_s(state.time_s, now_s, state.confirmed)
+        memory = self._remembered(state, self._applied(state), self._passed_s(now_s, state, clock_s))
+        return self.flat.grouped(self._keeping.last_resort(state.applied, elapsed_s, memory))
 
     def _filter(
         self, telemetry: Telemetry | None, proposed: Any, now_s: float, state: ShieldState, absent: Code,

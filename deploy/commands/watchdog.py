@@ -1,0 +1,109 @@
+"""``twinloop watchdog``: take a plant to its safe state when the control loop's heartbeat stops."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...envs.errors import ConfigurationError, JournalError
+from ..heartbeat import Silence
+from ..journal import Journal
+from ..plants import open_plant
+from ..watchdog import Report, Watchdog
+
+DESCRIPTION = """\
+Read heartbeats on the standard input, one line of JSON each period: {"beat": 1, "standby": {"GROUP": [[...]]}}, numbers
+growing, and {"bye": true} at an orderly end. When no new number comes for --periods and a half periods, or the input
+closes without a good-bye, walk all assets of the plant to their safe states within their rate limits, and end. Then the
+equipment's own time-out acts, and it also does where the plant can't be reached.
+
+`twinloop run --endpoint` starts one by itself; this command is for other control programs, and for trying it out. Each
+beat is answered on the standard output with {"heard": 1}, so that the sender notices when nobody watches any more.
+"""
+EPILOG = """\
+examples:
+  my_controller | twinloop watchdog --endpoint opc.tcp://127.0.0.1:4840/twinloop
+  my_controller | twinloop watchdog --endpoint opc.tcp://127.0.0.1:4840/twinloop --periods 3 --journal watchdog.journal
+
+exit status: 0 good-bye, 1 it had to act and the plant is in its safe state, 2 it had to act and the plant could not be
+brought there (its own time-out acts), or wrong input.
+"""
+DEFAULT_PERIODS = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "--endpoint", required=True, metavar="URL", help="the plant, such as opc.tcp://127.0.0.1:4840/x"
+    )
+    parser.add_argument(
+        "--periods",
+        type=int,
+        default=DEFAULT_PERIODS,
+        metavar="N",
+        help="time-out: N and a half periods without a new beat; default %(default)s, below the equipment's own of 3",
+    )
+    parser.add_argument(
+        "--period-s", type=float, metavar="S", help="seconds between beats; default: the plant's period on the wall"
+    )
+    parser.add_argument("--journal", type=Path, metavar="PATH", help="where it records that it acted")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch until a good-bye, or act; returns the exit status."""
+    if arguments.periods < 1:
+        raise ConfigurationError(f"--periods: {arguments.periods}; give 1 or more")
+    if arguments.period_s is not None and not 0.0 < arguments.period_s < float("inf"):
+        raise ConfigurationError(f"--period-s: {arguments.period_s}; give a positive number of seconds")
+    logging.basicConfig(level=logging.WARNING, format="watchdog: %(message)s")
+    # asyncua logs a trace for each connection that is lost; our own messages say it.
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    plant = open_plant(endpoint=arguments.endpoint)
+    try:
+        wall_period_s = getattr(plant, "wall_period_s", None) or plant.nameplate.period_s
+        silence = Silence(arguments.period_s or wall_period_s, arguments.periods)
+        report = Watchdog(plant, silence, sys.stdin.fileno(), _answer).watch()
+    finally:
+        plant.close()
+    if not report.why:
+        return 0
+    print(f"watchdog: {describe(report)}", file=sys.stderr, flush=True)
+    if arguments.journal is not None:
+        _record(arguments.journal, report)
+    return 1 if report.safe else 2
+
+
+def describe(report: Report) -> str:
+    """One line on what it did."""
+    if not report.safe:
+        return f"{report.why}; NOT in its safe state after {report.steps} writes, left to its own time-out"
+    return (
+        f"{report.why}; in its safe state after {report.steps} writes, the first {report.first_s:.2f} s and the last "
+        f"{report.took_s:.2f} s later"
+    )
+
+
+def _answer(message: Mapping[str, Any]) -> None:
+    # Past the buffer of `print`, which would complain again at exit; whoever died must not take the watchdog along.
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+
+
+def _record(path: Path, report: Report) -> None:
+    """After acting, not before: the way to the safe state waits for no disk."""
+    row = {"kind": "watchdog", "utc_s": time.time(), "why": report.why, "safe": report.safe, "writes": report.steps}
+    try:
+        with Journal(path) as journal:
+            journal.append({**row, "first_write_s": report.first_s, "took_s": report.took_s, "detail": report.detail})
+    except JournalError as error:
+        print(f"watchdog: {error}", file=sys.stderr)

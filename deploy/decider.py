@@ -1,0 +1,215 @@
+"""What is worked out each period, in one piece that can be given up: guard, ask the policy, shield, record.
+
+:meth:`Decider.decide` changes nothing but the journal: all that it learns is in its answer, so that one that comes too
+late can be thrown away as if it had never been asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..agents.policy import Memory, Policy
+from ..envs.errors import JournalError
+from ..envs.nameplate import Nameplate
+from ..envs.plant import Arrays, Telemetry
+from ..envs.twin import Observation
+from .journal import Journal
+from .leash import Leash, Outcome
+from .record import decision_record, given_record
+from .shield import Code, Decision, Guarded, Shield, ShieldState
+from .shield.causes import Cause
+from .shield.orders import Orders
+
+_LOG = logging.getLogger(__name__)
+
+
+class Ticket:
+    """Says whether an answer is still wanted; decided once, by whoever comes first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claimed: bool | None = None
+
+    def claim(self) -> bool:
+        """Called when the work is done and before it is recorded: whether it is still wanted."""
+        return self._settle(True)
+
+    def give_up(self) -> bool:
+        """Called by who has waited long enough: True if nothing of the work will ever be recorded."""
+        return not self._settle(False)
+
+    def _settle(self, claimed: bool) -> bool:
+        with self._lock:
+            if self._claimed is None:
+                self._claimed = claimed
+            return self._claimed
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """What is remembered of a policy: its own memory, how many turns in a row it failed, and whether it is out."""
+
+    memory: Memory = field(default_factory=dict)
+    failed_turns: int = 0
+    tripped: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One period's inputs.
+
+    ``previous``: how the plant answered the row before. ``handing_back``: leave the policy out. ``asked_s`` and
+    ``begun_s``: when the plant was asked for the reading, and when the reading was there.
+    """
+
+    number: int
+    telemetry: Telemetry | None
+    now_s: float
+    clock_s: float | None
+    state: ShieldState
+    policy: PolicyState
+    orders: Orders
+    causes: frozenset[Cause]
+    previous: Mapping[str, Any]
+    handing_back: bool
+    ticket: Ticket
+    asked_s: float
+    begun_s: float
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision, worked out and recorded. ``error``: why it could not be recorded; then nothing may be sent.
+
+    ``standby``: for the next period, in the row too. ``values``: guarded measurements ``[N, O]`` a group.
+    """
+
+    decision: Decision
+    standby: Arrays
+    values: Arrays
+    policy: PolicyState
+    error: str = ""
+
+
+class Decider:
+    """Makes one run's decisions. ``belated`` holds rows that are to be written before the next one."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        shield: Shield,
+        journal: Journal,
+        nameplate: Nameplate,
+        *,
+        policy_budget_s: float,
+        trip_after: int,
+    ) -> None:
+        self._policy, self._shield, self._journal = policy, shield, journal
+        self._budget_s, self._trip_after = policy_budget_s, trip_after
+        self._period_s = nameplate.period_s
+        self._statics = {g.name: g.statics_array()[None] for g in nameplate.groups}
+        self._leash = Leash(policy.act, "policy")
+        self.belated: deque[Mapping[str, Any]] = deque(maxlen=1000)
+
+    def start(self) -> PolicyState:
+        """The policy's state before its first turn."""
+        try:
+            return PolicyState(self._policy.start(1))
+        except Exception as error:  # noqa: BLE001 - a policy is foreign code: whatever it raises, the loop goes on
+            return _tripped(PolicyState(), f"policy could not start: {type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Let the policy's thread end."""
+        self._leash.close()
+
+    def decide(self, asked: Question) -> Decided | None:
+        """The decision, or None when its ticket was given up meanwhile; then nothing was recorded."""
+        guarded = self._shield.guard(asked.telemetry, asked.now_s, asked.state, clock_s=asked.clock_s)
+        if asked.handing_back:
+            proposed, absent, turn, policy = None, Code.HAND_BACK, {"outcome": "handing back"}, asked.policy
+        else:
+            proposed, absent, turn, policy = self._ask(guarded, asked.policy)
+        decision = self._shield.filter(
+            asked.telemetry,
+            proposed,
+            asked.now_s,
+            asked.state,
+            absent=absent,
+            orders=asked.orders,
+            clock_s=asked.clock_s,
+            causes=asked.causes,
+        )
+        standby = decision.standby
+        record = {
+            **decision_record(asked.number, asked.telemetry, decision, turn, asked.previous),
+            **given_record(asked.now_s, asked.clock_s, asked.state, proposed, absent, asked.orders, asked.causes),
+            "standby": standby,
+            "decided_in_ms": round(1e3 * (time.perf_counter() - asked.begun_s), 3),
+        }
+        if not asked.ticket.claim():
+            return None
+        error = ""
+        try:
+            self.flush()
+            self._journal.append(record)
+        except JournalError as failure:
+            error = str(failure)
+        return Decided(decision, standby, guarded.values, policy, error)
+
+    def flush(self) -> None:
+        """Write what could not be written when it happened; raises :class:`JournalError`."""
+        while self.belated:
+            self._journal.append(self.belated[0])
+            self.belated.popleft()
+
+    def _ask(self, guarded: Guarded, policy: PolicyState) -> tuple[Any, Code, dict[str, Any], PolicyState]:
+        """The policy's proposal ``[N, A]`` per group, or None with the reason why there is none, and how it went."""
+        if policy.tripped:
+            return None, Code.POLICY_TRIPPED, {"outcome": "tripped"}, policy
+        observation = Observation(
+            measured={n: v[None].copy() for n, v in guarded.values.items()},
+            statics=self._statics,
+            present={n: t[None].copy() for n, t in guarded.trusted.items()},
+            dt_s=self._period_s,
+        )
+        begun_s = time.perf_counter()
+        answer = self._leash.ask(self._budget_s, observation, policy.memory)
+        turn: dict[str, Any] = {
+            "outcome": answer.outcome.value,
+            "took_ms": round(1e3 * (time.perf_counter() - begun_s), 3),
+        }
+        error = answer.error
+        if answer.outcome is Outcome.ANSWERED:
+            try:
+                commands, memory = answer.value  # type: ignore[misc]  # whatever a policy returned
+                return _without_rows(commands), Code.COMMAND_MISSING, turn, PolicyState(memory)
+            except (TypeError, ValueError) as wrong:
+                error = f"{type(wrong).__name__}: {wrong}"
+                turn["outcome"] = Outcome.RAISED.value
+        _LOG.warning("policy %s: %s", turn["outcome"], error)
+        failed = replace(policy, failed_turns=policy.failed_turns + 1)
+        if failed.failed_turns >= self._trip_after:
+            failed = _tripped(failed, f"policy tripped after {failed.failed_turns} turns in a row: {error}")
+        code = Code.POLICY_LATE if answer.outcome is Outcome.LATE else Code.POLICY_RAISED
+        return None, code, {**turn, "error": error}, failed
+
+
+def _tripped(policy: PolicyState, why: str) -> PolicyState:
+    _LOG.error("%s; fallback until the end of the run", why)
+    return replace(policy, tripped=True, detail=why)
+
+
+def _without_rows(commands: Any) -> Any:
+    """Drop the leading axis of one row; anything of another form is left for the shield to judge."""
+    if not isinstance(commands, Mapping):
+        return commands
+    return {n: c[0] if isinstance(c, np.ndarray) and c.ndim == 3 and len(c) == 1 else c for n, c in commands.items()}
