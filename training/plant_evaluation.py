@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from ..agents.artifact import Scope, load_artifact
 from ..agents.controllers import NeutralPolicy
 from ..envs.configuration import validate
-from ..envs.constraint import constraints_of_site
+from ..envs.constraint import declaration_of_site
 from ..envs.errors import ConfigurationError
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Plant
@@ -135,8 +135,8 @@ class PlantEvaluation:
         plant = Metered(source)
         with closing(plant):
             policy = make(plant.nameplate)
-            constraints = constraints_of_site(self._site, self._site_config)
-            summary = drive(plant, policy, self._settings.periods, f"{policy.name}, plant seed {seed},", constraints)
+            declaration = declaration_of_site(self._site, self._site_config)
+            summary = drive(plant, policy, self._settings.periods, f"{policy.name}, plant seed {seed},", declaration)
         return Drive(
             sum(plant.energy_kwh[: self._settings.periods]) if _is_metered(source) else None,
             sum(summary.interventions.values()),
