@@ -121,7 +121,8 @@ class CoupledCheck:
         low, high, bottom, top = t.minimum, t.maximum, -math.inf, math.inf
         if t.ramps:
             then = sum(map(mul, t.weights, before[t.span]))
-            bottom, top = then - t.fall * elapsed_s, then + t.rise * elapsed_s
+            bottom = then - t.fall * elapsed_s if t.fall < math.inf else -math.inf  # no time passed: 0 times infinity
+            top = then + t.rise * elapsed_s if t.rise < math.inf else math.inf
         if t.ramp_only:
             low, high, bottom, top = bottom, top, -math.inf, math.inf
         elif limits is not None and t.name in limits:
@@ -233,9 +234,11 @@ def _behind(
         at = range(first, first + len(weights))
         got = -sum(map(mul, weights, values[first : first + len(weights)]))
         slack = 1e-8 * (1.0 + abs(need) + abs(got))
+        if not math.isfinite(got):  # an infinite slope is none
+            return False
         if got >= need - slack:
             continue
-        if not (math.isfinite(got) and math.isfinite(need)):
+        if not math.isfinite(need):
             return False
         if not _nearest(weights, at, values, before, reach, -need, -math.inf, slack):
             return False

@@ -172,6 +172,11 @@ def test_each_kind_that_assets_break_together_is_found_by_name(
     assert verdict.local == {}
 
 
+def test_a_ramp_with_one_end_lets_stand_still_when_no_time_has_passed() -> None:
+    assert VERIFIER.failures(REST, REST, 0.0, memory(), STATE).fine
+    assert VERIFIER.failures(heats(1.0), REST, 0.0, memory(), STATE).coupled == ("heat ramp",)
+
+
 def test_without_a_memory_what_looks_back_may_only_stand_still() -> None:
     assert VERIFIER.failures(REST, REST, DT_S, None, STATE).fine
     moved = VERIFIER.failures(commands(PUMP, 0, 0, 2.0), REST, DT_S, None, STATE)
