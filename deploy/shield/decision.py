@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,8 +125,7 @@ class Source(enum.StrEnum):
     NOBODY = "nobody"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One change. ``asset`` is ``group/asset``; ``signal`` is empty where a whole asset is meant.
 
     For an input, ``asked`` is what the plant sent and ``sent`` what the policy sees instead; for a command, what the

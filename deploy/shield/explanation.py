@@ -22,6 +22,8 @@ _UNTOLD = Why(Code.COMMAND_RATE, "", None, None)
 
 def changed(asked: Floats, sent: Floats) -> Bools:
     """Which commands ``[n]`` are not sent as asked; what is no number is not."""
+    if not np.count_nonzero(other := asked != sent):
+        return np.asarray(other)
     return np.asarray(~(np.abs(sent - asked) <= UNCHANGED * (1.0 + np.abs(sent))))
 
 

@@ -8,8 +8,11 @@ piece that meets the limit, and the multiplier on it is closed form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from math import inf, isfinite
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -65,6 +68,82 @@ def fill(
     least, most = _ends(minimum, d.shape[0]), _ends(maximum, d.shape[0])
     with np.errstate(all="ignore"):  # infinities and NaN are judged here, not warned of
         return _fill(d, lo, hi, w, least, most)
+
+
+def fill_row(
+    asked: Sequence[float],
+    lower: Sequence[float],
+    upper: Sequence[float],
+    weights: Sequence[float],
+    maximum: float,
+) -> tuple[list[float], float, SumStatus]:
+    """The commands, the multiplier and the status of one row with a maximum: :func:`fill` in plain floats.
+
+    For a few dozen commands this takes a fifth of the time that arrays take. ``lower <= upper``, and all of them finite
+    but ``maximum``; what is not finite after all makes the row ``INVALID``.
+    """
+    u = [low if d < low else high if d > high else d for d, low, high in zip(asked, lower, upper, strict=True)]
+    total = sum(map(mul, weights, u))
+    if total <= maximum:
+        return u, 0.0, SumStatus.KEPT
+    if not (isfinite(total) and isfinite(maximum)):
+        return u, 0.0, SumStatus.INVALID
+    # where along the multiplier each command leaves its upper end (of what it adds) and arrives at its lower one
+    pieces: list[tuple[float, float]] = []
+    points: list[tuple[float, float]] = []
+    lowest = 0.0
+    size = abs(maximum)
+    for d, low, high, w in zip(asked, lower, upper, weights, strict=True):
+        if w > 0.0:
+            first, last, least = (d - high) / w, (d - low) / w, w * low
+        elif w < 0.0:
+            first, last, least = (d - low) / w, (d - high) / w, w * high
+        else:
+            pieces.append((inf, -inf))
+            continue
+        lowest += least
+        size += max(abs(low), abs(high)) * abs(w)
+        if last > 0.0:
+            points += ((max(first, 0.0), w * w), (last, -w * w))
+        pieces.append((first, last))
+    if not lowest <= maximum + SUM_TOLERANCE * size:
+        at_least = [
+            low if w > 0.0 else high if w < 0.0 else x for x, low, high, w in zip(u, lower, upper, weights, strict=True)
+        ]
+        return at_least, max((p for p, _ in points), default=0.0), SumStatus.UNREACHABLE
+    points.sort()
+    begin = end = slope = 0.0
+    left = total - maximum
+    for point, change in points:
+        begin, end = end, point
+        left -= slope * (end - begin)
+        slope += change
+        if left <= 0.0:
+            break
+    # on that piece the same commands move: their multiplier in closed form, without the error of the running sums
+    middle = 0.5 * begin + 0.5 * end
+    free = [first < middle < last for first, last in pieces]
+    steep = over = 0.0
+    for d, low, high, w, moves in zip(asked, lower, upper, weights, free, strict=True):
+        if moves:
+            steep += w * w
+            over += w * d
+        else:
+            x = d - middle * w
+            over += w * (low if x < low else high if x > high else x)
+    factor = end if steep <= 0.0 else min(max((over - maximum) / steep, begin), end)
+    for _ in range(2):  # the second time only where rounding left the sum a hair above
+        u = []
+        for d, low, high, w in zip(asked, lower, upper, weights, strict=True):
+            x = d - factor * w
+            u.append(low if x < low else high if x > high else x)
+        excess = sum(map(mul, weights, u)) - maximum
+        if not excess > 0.0 or steep <= 0.0:
+            break
+        factor += excess / steep
+    if not isfinite(factor):
+        return u, 0.0, SumStatus.INVALID
+    return u, factor, SumStatus.LIMITED
 
 
 def _fill(d: Floats, lo: Floats, hi: Floats, w: Floats, least: Floats, most: Floats) -> Filled:
