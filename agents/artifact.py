@@ -171,7 +171,8 @@ class ArtifactPolicy:
     Groups without a network get their neutral commands, and so do absent assets, whose memory is zero. An asset whose
     features are not finite is answered with NaN, which the shield turns into that asset's fallback, and remembers what
     it remembered before. ``hash`` names the artifact in journals; ``about`` is what ``artifact.json`` holds;
-    ``inputs`` is a sample of what the policy saw in its evaluation, by group, empty where the artifact has none.
+    ``encoders`` make a group's features, and ``inputs`` is a sample of those of the evaluation, empty in an artifact
+    without.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class ArtifactPolicy:
         inputs: Mapping[str, InputSample] | None = None,
     ) -> None:
         self._nameplate = nameplate
-        self._encoders = encoders
+        self.encoders = encoders
         self._networks = networks
         self._sessions = sessions
         self.hash = digest
@@ -203,7 +204,7 @@ class ArtifactPolicy:
     def start(self, n_rows: int) -> Memory:
         """What encoders and networks remember of ``n_rows`` new rows, keyed ``group/name``."""
         found: dict[str, NDArray[Any]] = {}
-        for name, encoder in self._encoders.items():
+        for name, encoder in self.encoders.items():
             group, network = self._nameplate.group(name), self._networks[name]
             like = np.zeros((n_rows, group.n_assets, len(group.measured)))
             for key, array in encoder.start(n_rows, group.n_assets, like).items():
@@ -216,7 +217,7 @@ class ArtifactPolicy:
         commands: dict[str, NDArray[np.float64]] = {}
         after: dict[str, NDArray[Any]] = {}
         for group in self._nameplate.groups:
-            if group.name in self._encoders:
+            if group.name in self.encoders:
                 remembered = {k.split("/", 1)[1]: v for k, v in memory.items() if k.split("/", 1)[0] == group.name}
                 commands[group.name], new = self._act(group, observation, remembered)
                 after.update({f"{group.name}/{k}": v for k, v in new.items()})
@@ -229,7 +230,7 @@ class ArtifactPolicy:
         self, group: Group, observation: Observation, memory: dict[str, NDArray[Any]]
     ) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]]]:
         """Commands ``[B, N, A]`` of one group, and what it remembers."""
-        encoder, network = self._encoders[group.name], self._networks[group.name]
+        encoder, network = self.encoders[group.name], self._networks[group.name]
         present = observation.present[group.name]
         seen = observation.measured[group.name], observation.statics[group.name], present
         before = memory.pop(NETWORK_MEMORY, None)

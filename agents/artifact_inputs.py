@@ -1,7 +1,8 @@
-"""What a policy saw in its evaluation: a sample of measurements that an artifact may carry, for who watches its inputs.
+"""What a network saw in its evaluation: a sample that an artifact may carry, for who watches its inputs.
 
-``inputs.npz`` holds, for each group, ``measured/GROUP`` ``[n, O]`` float32 in the signals' units and ``episode/GROUP``
-``[n]``, the episode each row comes from: rows of one episode are alike, so fit and calibration must not share any.
+``inputs.npz`` holds, for each group, ``features/GROUP`` ``[n, F]`` float32, as the group's encoder makes them, and
+``episode/GROUP`` ``[n]``, the episode each row comes from: rows of one episode are alike, so that fit and calibration
+must not share any.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ INPUTS = "inputs.npz"
 
 @dataclass(frozen=True, eq=False)
 class InputSample:
-    """``measured``: ``[n, O]`` of present assets; ``episode``: ``[n]``."""
+    """``features``: ``[n, F]`` of present assets; ``episode``: ``[n]``."""
 
-    measured: NDArray[np.float32]
+    features: NDArray[np.float32]
     episode: NDArray[np.int64]
 
 
@@ -30,7 +31,7 @@ def to_bytes(inputs: Mapping[str, InputSample]) -> bytes:
     """The file's content; equal samples give equal bytes."""
     arrays: dict[str, NDArray[Any]] = {}
     for group, sample in sorted(inputs.items()):
-        arrays[f"measured/{group}"] = np.asarray(sample.measured, np.float32)
+        arrays[f"features/{group}"] = np.asarray(sample.features, np.float32)
         arrays[f"episode/{group}"] = np.asarray(sample.episode, np.int64)
     written = io.BytesIO()
     np.savez_compressed(written, allow_pickle=False, **arrays)
@@ -43,5 +44,5 @@ def read_inputs(folder: Path) -> dict[str, InputSample]:
     if not path.is_file():
         return {}
     with np.load(path, allow_pickle=False) as arrays:
-        groups = [key.removeprefix("measured/") for key in arrays.files if key.startswith("measured/")]
-        return {g: InputSample(arrays[f"measured/{g}"], arrays[f"episode/{g}"]) for g in groups}
+        groups = [key.removeprefix("features/") for key in arrays.files if key.startswith("features/")]
+        return {g: InputSample(arrays[f"features/{g}"], arrays[f"episode/{g}"]) for g in groups}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..agents.artifact_inputs import InputSample
 from ..agents.forward import PolicyNetwork
-from ..envs.twin import Readings
 from .configuration import TrainConfiguration
 from .network_evaluation import evaluate_networks
 from .problem import Problem
@@ -18,40 +18,40 @@ from .problem import Problem
 MOST_ROWS = 4096
 """Rows that are kept of each group: enough for a false-alarm rate of one in a thousand, at most some 100 kB."""
 _MOST_HELD = 1 << 16
+_MOST_STEPS = 100
+"""An evaluation that is too short for so many rows is prolonged, up to here."""
 
 
 def sample_inputs(
     config: TrainConfiguration, problem: Problem, networks: Mapping[str, PolicyNetwork]
 ) -> dict[str, InputSample]:
-    """Measurements of present assets, group by group, on the replicas of the evaluation, without exploration.
+    """Features of present assets, group by group, on the replicas of the evaluation, without exploration.
 
     Behind the shield where the policy learnt behind it. Rows stand in order of time, the same for the same run. A group
     of which no asset was ever present is left out.
     """
-    n_steps = config.evaluation.steps or problem.task().horizon
-    nameplate = problem.nameplate()
-    n_assets = max(nameplate.group(name).n_assets for name in networks)
-    every = math.ceil(n_steps * config.evaluation.replicas * n_assets / _MOST_HELD)
+    nameplate, replicas = problem.nameplate(), config.evaluation.replicas
+    n_assets = [nameplate.group(name).n_assets for name in networks]
+    wanted = math.ceil(MOST_ROWS / (replicas * min(n_assets)))
+    n_steps = max(config.evaluation.steps or problem.task().horizon, min(wanted, _MOST_STEPS))
+    longer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"steps": n_steps})})
+    every = math.ceil(n_steps * replicas * max(n_assets) / _MOST_HELD)
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in networks}
     numbers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in networks}
-    step = 0
+    n_seen = dict.fromkeys(networks, 0)
 
-    def keep(readings: Readings, episode: NDArray[np.int64]) -> None:
-        nonlocal step
-        step += 1
-        if (step - 1) % every:
-            return
-        for name in networks:
-            present = readings.present[name].cpu().numpy()
-            rows[name].append(readings.measured[name].detach().cpu().numpy()[present].astype(np.float32))
+    def keep(name: str, features: NDArray[Any], present: NDArray[np.bool_], episode: NDArray[np.int64]) -> None:
+        if n_seen[name] % every == 0:
+            rows[name].append(features[present].astype(np.float32))
             numbers[name].append(np.broadcast_to(episode[:, None], present.shape)[present])
+        n_seen[name] += 1
 
-    evaluate_networks(config, problem, networks, keep)
+    evaluate_networks(longer, problem, networks, keep)
     found: dict[str, InputSample] = {}
     for name in networks:
-        measured, episode = np.concatenate(rows[name]), np.concatenate(numbers[name])
-        if len(measured):
+        features, episode = np.concatenate(rows[name]), np.concatenate(numbers[name])
+        if len(features):
             # Drawn, because even steps could keep time with the replicas and meet the same few assets always.
-            drawn = np.random.default_rng(config.seed).permutation(len(measured))[:MOST_ROWS]
-            found[name] = InputSample(measured[np.sort(drawn)], episode[np.sort(drawn)])
+            drawn = np.random.default_rng(config.seed).permutation(len(features))[:MOST_ROWS]
+            found[name] = InputSample(features[np.sort(drawn)], episode[np.sort(drawn)])
     return found

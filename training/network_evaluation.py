@@ -20,8 +20,9 @@ from .episode_tally import EpisodeTally
 from .problem import Problem
 from .seeds import row_seeds
 
-OnDecision = Callable[[Readings, NDArray[np.int64]], None]
-"""Told before each decision what the networks see, and the number of each replica's episode ``[B]``."""
+OnDecision = Callable[[str, NDArray[Any], NDArray[np.bool_], NDArray[np.int64]], None]
+"""Told at each decision what the network of a group sees: features ``[B, N, F]``, which assets are present ``[B, N]``,
+and the number of each replica's episode ``[B]``."""
 
 
 def evaluate_networks(
@@ -48,12 +49,13 @@ def evaluate_networks(
             actor.restart(episodes.readings, np.ones(n_replicas, np.bool_))
         episode = np.arange(n_replicas, dtype=np.int64)
         for _ in range(n_steps):
-            if on_decision is not None:
-                on_decision(episodes.readings, episode)
             commands = {
                 name: actors[name].act(episodes.readings, episodes.twin.dt_s) if name in actors else values
                 for name, values in neutral.items()
             }
+            if on_decision is not None:
+                for name, actor in actors.items():
+                    on_decision(name, actor.features, actor.present, episode)
             outcome = episodes.step(commands)
             tally(outcome)
             if outcome.done.any():
@@ -71,6 +73,7 @@ class _Actor:
         self._network, self._encoder = network, encoder
         self._kept: dict[str, Any] = {}
         self._memory: np.ndarray[Any, Any] | None = None
+        self.features = self.present = np.empty(0)
 
     def restart(self, readings: Readings, rows: np.ndarray[Any, Any]) -> None:
         """Forget what was seen in ``rows`` ``[B]``."""
@@ -88,6 +91,7 @@ class _Actor:
         measured, statics, present = self._arrays(readings)
         features, kept = self._encoder.encode(measured, statics, present, self._kept, dt_s)
         features = np.where(present[..., None], features, 0.0)
+        self.features, self.present = features, present
         legal = None
         if isinstance(self._encoder, MaskingEncoder) and self._network.layout.discrete:
             legal = self._network.layout.legal(self._encoder.legal(measured, statics, present), present)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.lever_site import LeverConfig, lever_configuration, lever_nameplate, lever_problem
 
 from twinloop.agents.artifact import MANIFEST, attach_report, load_artifact
 from twinloop.agents.artifact_inputs import INPUTS, InputSample, read_inputs, to_bytes
-from twinloop.deploy.shield.monitors import DistributionMonitor, monitors_of
+from twinloop.deploy.shield.monitors import DistributionMonitor, Seen, monitors_of
 from twinloop.envs.constraint import declare
 from twinloop.envs.errors import ArtifactError
 from twinloop.training.input_sample import MOST_ROWS, sample_inputs
@@ -27,7 +29,7 @@ HORIZON = 6
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = lever_configuration(
-        {"kind": "ppo"}, iterations=1, evaluation=EvaluationConfiguration(replicas=34, steps=60), crank=True
+        {"kind": "ppo"}, iterations=1, evaluation=EvaluationConfiguration(replicas=20, steps=100), crank=True
     )
     return train(config, tmp_path_factory.mktemp("runs") / "run", problem=lever_problem(config)).artifact
 
@@ -35,24 +37,40 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_artifact_carries_a_sample_of_what_its_policy_saw(artifact: Path) -> None:
     inputs = load_artifact(artifact).inputs
     assert set(inputs) == {"lever", "crank"}
-    assert inputs["lever"].measured.shape == (34 * 60 * 2, 2)
-    assert inputs["crank"].measured.shape == (34 * 60, 2)
-    n_episodes = 34 * 60 // HORIZON
+    assert inputs["lever"].features.shape == (20 * 100 * 2, 2)
+    assert inputs["crank"].features.shape == (20 * 100, 2)
     rows, counts = np.unique(inputs["lever"].episode, return_counts=True)
-    assert len(rows) == n_episodes
-    assert (counts == HORIZON * 2).all()
+    assert len(rows) == 20 * math.ceil(100 / HORIZON)
+    assert set(counts) == {2 * HORIZON, 2 * (100 % HORIZON)}
     # A lever's second signal is its last command: 0 at the start of an episode and something else after it.
-    started = np.concatenate([[True], np.diff(inputs["crank"].episode[::34]) > 0])
-    np.testing.assert_array_equal(inputs["crank"].measured[::34, 1] == 0.0, started)
+    encoded_zero = 0.0  # of a range of [-3, 3]
+    started = np.concatenate([[True], np.diff(inputs["crank"].episode[::20]) > 0])
+    np.testing.assert_array_equal(inputs["crank"].features[::20, 1] == encoded_zero, started)
 
 
 def test_the_sample_makes_an_input_monitor_on_the_plants_own_nameplate(artifact: Path) -> None:
-    policy = load_artifact(artifact)
-    (monitor,) = monitors_of(declare(policy.nameplate), inputs=policy.inputs)
+    policy = load_artifact(artifact, lever_nameplate(LeverConfig(crank=True)))
+    (monitor,) = monitors_of(declare(policy.nameplate), policy=policy)
     assert isinstance(monitor, DistributionMonitor)
-    usual = policy.inputs["lever"].measured[50:52].astype(np.float64)
-    assert (monitor.p_values("lever", usual) > 0.01).all()
-    assert (monitor.p_values("lever", np.full((2, 2), 2.9)) < 0.001).all()
+    # own signals of a range of [-3, 3]
+    usual = {g: 3.0 * np.median(sample.features.astype(np.float64), axis=0) for g, sample in policy.inputs.items()}
+    for lever, alarms in (([usual["lever"]] * 2, 0), ([[2.9, 2.9], usual["lever"]], 1)):
+        memory = monitor.start()
+        for _ in range(3):
+            memory, raised = monitor.step(memory, seen({"lever": np.array(lever), "crank": usual["crank"][None]}))
+        assert len(raised) == alarms
+
+
+def seen(measured: dict[str, NDArray[np.float64]]) -> Seen:
+    return Seen(
+        measured=measured,
+        commands={name: np.zeros((len(x), 1)) for name, x in measured.items()},
+        proposed=None,
+        changed={name: np.zeros(len(x), np.bool_) for name, x in measured.items()},
+        prediction=None,
+        present={name: np.ones(len(x), np.bool_) for name, x in measured.items()},
+        clock_s=0.0,
+    )
 
 
 def test_the_sample_is_thinned_the_same_way_every_time() -> None:
@@ -61,7 +79,7 @@ def test_the_sample_is_thinned_the_same_way_every_time() -> None:
     with ExitStack() as stack:
         networks = make_learning(config, problem, stack).export()
     first, again = sample_inputs(config, problem, networks), sample_inputs(config, problem, networks)
-    assert first["lever"].measured.shape == (MOST_ROWS, 2)
+    assert first["lever"].features.shape == (MOST_ROWS, 2)
     assert to_bytes(first) == to_bytes(again)
     assert len(np.unique(first["lever"].episode)) > 700  # of 800: thinning leaves no part of them out
 
@@ -72,7 +90,7 @@ def test_a_report_added_later_leaves_the_sample_and_the_hash(artifact: Path, tmp
     attach_report(copy, "plant", {"gain": 1.0})
     after = load_artifact(copy)
     assert after.hash == before.hash
-    np.testing.assert_array_equal(after.inputs["lever"].measured, before.inputs["lever"].measured)
+    np.testing.assert_array_equal(after.inputs["lever"].features, before.inputs["lever"].features)
 
 
 def test_an_artifact_without_a_sample_loads_as_before(artifact: Path, tmp_path: Path) -> None:
@@ -82,7 +100,7 @@ def test_an_artifact_without_a_sample_loads_as_before(artifact: Path, tmp_path: 
     (old / MANIFEST).write_text("\n".join(kept) + "\n")
     policy = load_artifact(old)
     assert policy.inputs == {}
-    assert monitors_of(declare(policy.nameplate), inputs=policy.inputs) == ()
+    assert monitors_of(declare(policy.nameplate), policy=policy) == ()
 
 
 def test_a_sample_that_was_changed_is_refused(artifact: Path, tmp_path: Path) -> None:
@@ -99,5 +117,5 @@ def test_a_sample_is_read_as_it_was_written(tmp_path: Path) -> None:
     sample = InputSample(rng.normal(size=(30, 4)).astype(np.float32), rng.integers(0, 5, 30))
     (tmp_path / INPUTS).write_bytes(to_bytes({"lever": sample}))
     (found,) = read_inputs(tmp_path).values()
-    np.testing.assert_array_equal(found.measured, sample.measured)
+    np.testing.assert_array_equal(found.features, sample.features)
     np.testing.assert_array_equal(found.episode, sample.episode)

@@ -13,9 +13,11 @@ drift         the shield intervenes more often than it used to     the rates fou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from ....envs.constraint import Declaration
 from ....envs.constraint.temporal import Formula
+from ....envs.encoder import Encoder
 from .distribution import DistributionMonitor, InputCalibration, Sample, calibrate_inputs
 from .drift import CusumDesign, DriftMonitor, average_run_length, design
 from .monitor import SITE, Alarms, Memory, Monitor, Seen
@@ -40,6 +42,7 @@ __all__ = [
     "RobustnessMonitor",
     "Sample",
     "Seen",
+    "Watched",
     "average_run_length",
     "calibrate_inputs",
     "calibrate_residuals",
@@ -49,25 +52,35 @@ __all__ = [
 ]
 
 
+class Watched(Protocol):
+    """A policy whose inputs can be watched, such as an artifact's; ``inputs`` may be empty."""
+
+    @property
+    def inputs(self) -> Mapping[str, Sample]: ...
+    @property
+    def encoders(self) -> Mapping[str, Encoder]: ...
+
+
 def monitors_of(
     declaration: Declaration,
     settings: MonitorSettings | None = None,
     *,
     formulas: Mapping[str, Formula] | None = None,
-    inputs: Mapping[str, Sample] | None = None,
+    policy: Watched | None = None,
     residuals: ResidualCalibration | None = None,
     intervention_rates: Mapping[str, float] | None = None,
 ) -> tuple[Monitor, ...]:
     """The monitors that there is something to watch with.
 
-    ``formulas``: required besides the hard measured constraints; ``inputs``: the artifact's sample by group;
-    ``intervention_rates``: share of periods with a changed proposal at commissioning, by group or agent name. Raises
-    :class:`~twinloop.envs.errors.ConfigurationError` for what does not fit the site or is too little for the settings.
+    ``formulas``: required besides the hard measured constraints; ``policy``: an artifact's, whose inputs are watched
+    where it carries a sample; ``intervention_rates``: share of periods with a changed proposal at commissioning, by
+    group or agent name. Raises :class:`~twinloop.envs.errors.ConfigurationError` for what does not fit the site or is
+    too little for the settings.
 
     Example::
 
         policy = load_artifact(folder, nameplate)
-        shield = Shield(declaration, monitors=monitors_of(declaration, inputs=policy.inputs))
+        shield = Shield(declaration, monitors=monitors_of(declaration, policy=policy))
     """
     chosen = settings or MonitorSettings()
     plate = declaration.nameplate
@@ -78,10 +91,10 @@ def monitors_of(
     if residuals is not None:
         mine = chosen.residual
         found.append(ResidualMonitor(plate, residuals, mine.alpha, Persistence(mine.k, mine.m), mine.adaptation))
-    if inputs:
+    if policy is not None and policy.inputs:
         given = chosen.inputs
-        calibration = calibrate_inputs(plate, inputs, given.score)
-        found.append(DistributionMonitor(plate, calibration, given.alpha, Persistence(given.k, given.m)))
+        calibration, patience = calibrate_inputs(policy.inputs, given.score), Persistence(given.k, given.m)
+        found.append(DistributionMonitor(plate, policy.encoders, calibration, given.alpha, patience))
     if intervention_rates:
         told = chosen.drift
         designs = {

@@ -2,12 +2,11 @@
 
 The sample comes from the policy's evaluation (``inputs.npz`` of its artifact). Half of its episodes say what is normal,
 the other half how odd normal readings look (split-conformal, :mod:`.conformal`): whole episodes, because readings of
-one are alike. An asset is judged by its own measured signals, over their ranges, angles as sine and cosine.
+one are alike. An asset is judged by its features: what its encoder makes of measurements, and the network sees.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -15,8 +14,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ....envs.encoder import Encoder
 from ....envs.errors import ConfigurationError
-from ....envs.nameplate import Group, Nameplate
+from ....envs.nameplate import Nameplate
 from ..causes import Cause
 from .conformal import check_enough, p_values
 from .monitor import Alarms, Memory, Seen
@@ -25,32 +25,18 @@ from .persistence import Persistence
 Floats = NDArray[np.float64]
 
 _LEAST_SPREAD = 0.02
-"""Standard deviation that a feature has at least: one hundredth of a signal's span is no new situation."""
+"""Standard deviation that a feature, roughly in [-1, 1], has at least: a hundredth of its span is no new situation."""
 _MOST_STORED = 1024
 """Rows that nearest neighbours are sought among, so that a reading costs the same for any sample."""
 
 
 class Sample(Protocol):
-    """As :class:`~twinloop.agents.artifact_inputs.InputSample`: ``measured`` ``[n, O]``, ``episode`` ``[n]``."""
+    """As :class:`~twinloop.agents.artifact_inputs.InputSample`: ``features`` ``[n, F]``, ``episode`` ``[n]``."""
 
     @property
-    def measured(self) -> NDArray[Any]: ...
+    def features(self) -> NDArray[Any]: ...
     @property
     def episode(self) -> NDArray[Any]: ...
-
-
-def features(group: Group, measured: Any) -> Floats:
-    """``[..., F]`` of ``measured`` ``[..., O]``: each signal in [-1, 1] over its range, angles as sine and cosine."""
-    values = np.asarray(measured, np.float64)
-    share = (values - group.lower("measured")) / (group.upper("measured") - group.lower("measured"))
-    columns = []
-    for k, signal in enumerate(group.measured):
-        if signal.circular:
-            columns += [np.sin(2.0 * math.pi * share[..., k]), np.cos(2.0 * math.pi * share[..., k])]
-        else:
-            columns.append(2.0 * share[..., k] - 1.0)
-    found: Floats = np.stack(columns, axis=-1)
-    return found
 
 
 def shrunk_covariance(centred: Floats) -> Floats:
@@ -73,6 +59,10 @@ class Mahalanobis:
     mean: Floats
     whitening: Floats
 
+    @property
+    def n_features(self) -> int:
+        return len(self.mean)
+
     @staticmethod
     def fit(rows: Floats) -> Mahalanobis:
         """Of ``rows`` ``[n, F]``."""
@@ -93,6 +83,10 @@ class NearestNeighbours:
     stored: Floats
     spread: Floats
     k: int
+
+    @property
+    def n_features(self) -> int:
+        return len(self.spread)
 
     @staticmethod
     def fit(rows: Floats, k: int = 5) -> NearestNeighbours:
@@ -118,21 +112,20 @@ class InputCalibration:
 
 
 def calibrate_inputs(
-    nameplate: Nameplate, samples: Mapping[str, Sample], kind: Literal["mahalanobis", "knn"] = "mahalanobis"
+    samples: Mapping[str, Sample], kind: Literal["mahalanobis", "knn"] = "knn"
 ) -> dict[str, InputCalibration]:
     """Fit a score on the even half of each group's episodes, calibrate it on the odd half.
 
-    Raises :class:`ConfigurationError` for a sample of one episode, of other signals, or with values that are none.
+    Raises :class:`ConfigurationError` for a sample of one episode, or with values that are no numbers.
     """
     found: dict[str, InputCalibration] = {}
     for name, sample in samples.items():
-        group = nameplate.group(name)
-        measured = np.asarray(sample.measured, np.float64)
+        rows = np.asarray(sample.features, np.float64)
         episodes = np.unique(sample.episode)
-        if measured.ndim != 2 or measured.shape[1] != len(group.measured) or not np.isfinite(measured).all():
+        if rows.ndim != 2 or len(rows) != len(sample.episode) or not np.isfinite(rows).all():
             raise ConfigurationError(
-                f"sample of inputs, group {name!r}: {measured.shape}, expected finite values of "
-                f"{len(group.measured)} signals; use the sample of a policy for this site"
+                f"sample of inputs, group {name!r}: {rows.shape} with {len(sample.episode)} episode numbers; it needs "
+                "finite features [n, F] and a number a row, train the policy again"
             )
         if len(episodes) < 2:
             raise ConfigurationError(
@@ -140,7 +133,6 @@ def calibrate_inputs(
                 "evaluation.replicas of the training run"
             )
         fits = np.isin(sample.episode, episodes[::2])
-        rows = features(group, measured)
         score = Mahalanobis.fit(rows[fits]) if kind == "mahalanobis" else NearestNeighbours.fit(rows[fits])
         found[name] = InputCalibration(score, np.sort(score(rows[~fits])))
     return found
@@ -150,16 +142,18 @@ def calibrate_inputs(
 class DistributionMonitor:
     """Alarms an asset after ``persistence.k`` of ``persistence.m`` readings with a p-value of at most ``alpha``.
 
-    ``alpha``: the false-alarm rate of one reading; groups without a calibration are not judged. Raises
-    :class:`ConfigurationError` for a calibration too small for ``alpha``.
+    ``encoders``: the policy's own, by group, so that what is judged is what the policy sees; they are run here a second
+    time, with a memory of their own. ``alpha``: the false-alarm rate of one reading; groups without a calibration are
+    not judged. Raises :class:`ConfigurationError` for a calibration of other features, or too small for ``alpha``.
 
     Example::
 
         policy = load_artifact(folder, nameplate)
-        monitor = DistributionMonitor(nameplate, calibrate_inputs(nameplate, policy.inputs))
+        monitor = DistributionMonitor(nameplate, policy.encoders, calibrate_inputs(policy.inputs))
     """
 
     nameplate: Nameplate
+    encoders: Mapping[str, Encoder]
     calibration: Mapping[str, InputCalibration]
     alpha: float = 0.001
     persistence: Persistence = field(default_factory=lambda: Persistence(3, 5))
@@ -168,23 +162,44 @@ class DistributionMonitor:
 
     def __post_init__(self) -> None:
         for group, calibration in self.calibration.items():
+            here, there = self.encoders[group].n_features, calibration.score.n_features
+            if here != there:
+                raise ConfigurationError(
+                    f"{self.name} monitor: the encoder of group {group!r} makes {here} features, the sample has "
+                    f"{there}; take the encoder and the sample of one artifact"
+                )
             check_enough(len(calibration.calibration), self.alpha, f"{self.name} monitor, {group}")
 
     def start(self) -> Memory:
-        n_assets = {g: self.nameplate.group(g).n_assets for g in self.calibration}
-        return {f"odd/{g}": self.persistence.start(n) for g, n in n_assets.items()}
+        kept: dict[str, NDArray[Any]] = {}
+        for name in self.calibration:
+            group = self.nameplate.group(name)
+            kept[f"odd/{name}"] = self.persistence.start(group.n_assets)
+            like = np.zeros((1, group.n_assets, len(group.measured)))
+            kept |= {f"encoder/{name}/{k}": a for k, a in self.encoders[name].start(1, group.n_assets, like).items()}
+        return kept
 
     def step(self, memory: Memory, seen: Seen) -> tuple[Memory, Alarms]:
-        after: dict[str, NDArray[Any]] = {}
+        after, p = self.p_values(memory, seen)
         alarms: Alarms = {}
-        for name in self.calibration:
+        for name, values in p.items():
             group, key = self.nameplate.group(name), f"odd/{name}"
-            odd = self.p_values(name, seen.measured[name]) <= self.alpha
-            after[key], raised = self.persistence.step(memory[key], odd, seen.present[name])
+            after[key], raised = self.persistence.step(memory[key], values <= self.alpha, seen.present[name])
             alarms |= {f"{name}/{group.assets[i]}": self.cause for i in np.flatnonzero(raised)}
         return after, alarms
 
-    def p_values(self, name: str, measured: Any) -> Floats:
-        """How odd each asset's reading ``[N, O]`` is, ``[N]``: small where nothing alike was seen."""
-        fitted = self.calibration[name]
-        return p_values(fitted.score(features(self.nameplate.group(name), measured)), fitted.calibration)
+    def p_values(self, memory: Memory, seen: Seen) -> tuple[dict[str, NDArray[Any]], dict[str, Floats]]:
+        """What is remembered after this reading, and how odd each asset's features are, ``[N]`` a group: small where
+        nothing alike was seen."""
+        after: dict[str, NDArray[Any]] = dict(memory)
+        found: dict[str, Floats] = {}
+        for name, fitted in self.calibration.items():
+            prefix = f"encoder/{name}/"
+            kept = {k.removeprefix(prefix): a for k, a in memory.items() if k.startswith(prefix)}
+            statics, present = self.nameplate.group(name).statics_array()[None], seen.present[name][None]
+            features, new = self.encoders[name].encode(
+                np.asarray(seen.measured[name])[None], statics, present, kept, self.nameplate.period_s
+            )
+            after |= {prefix + k: a for k, a in new.items()}
+            found[name] = p_values(fitted.score(np.asarray(features[0], np.float64)), fitted.calibration)
+        return after, found

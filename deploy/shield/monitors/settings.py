@@ -12,7 +12,7 @@ from ....envs.configuration import Strict
 class InputMonitorSettings(Strict):
     """Is the policy's input like what it was trained on?"""
 
-    score: Literal["mahalanobis", "knn"] = Field(default="mahalanobis", description="knn: for several operating points")
+    score: Literal["mahalanobis", "knn"] = Field(default="knn", description="knn: also for several operating points")
     alpha: PositiveFloat = Field(default=0.001, lt=1.0, description="false-alarm rate of one reading")
     k: PositiveInt = Field(default=3, description="odd readings of the last m until the alarm")
     m: PositiveInt = Field(default=5)
