@@ -1,9 +1,10 @@
-"""``twinloop check``: is what a site declares as safe coherent, and what is it?"""
+"""``twinloop check``: is what a site declares as safe coherent, what is it, and can it be broken behind the shield?"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -13,11 +14,15 @@ from rich.text import Text
 from ...envs.commands.overrides import add_overrides
 from ...envs.configuration import load_mapping, validate
 from ...envs.constraint import Declaration, declaration_of_site
-from ...envs.errors import ConfigurationError, located
+from ...envs.errors import ConfigurationError, TwinloopError, located
 from ...envs.registry import Site, load_site, site_names
 from ..shield import Shield
 
+if TYPE_CHECKING:
+    from ..falsifier import Falsification
+
 WIDTH_OF_A_PIPE = 140
+SCHEDULES, AT_ONCE, PERIODS = 160, 16, 60
 DESCRIPTION = """\
 Prove that a site's declaration of what is safe hangs together, and print it as a table: every limit that the nameplate
 implies and the site adds, which are hard, in which order soft ones are kept, and where each asset goes when in doubt.
@@ -26,15 +31,21 @@ Checked are names, units, levels and weights, limits that are inverted or wider 
 command can keep, neutral commands and safe states outside the limits, safe states that can't be reached in the time
 they promise, and whether the shield can keep each kind of constraint. All faults are listed at once.
 
-Data are proved here, not dynamics: whether a barrier or a look-ahead keeps the machine safe is for tests on the twin.
+Then the falsifier plays against the shield on the site's twin: commands, bursts of nonsense, faulty readings, lost
+writes and the twin's parameters are searched for what brings a limit nearest to breaking, by CMA-ES where the package
+cma is installed (twinloop[falsify]), else at random. Under faulty readings and lost writes only limits on commands are
+promised; what is measured is then told and does not count. A search that finds nothing is no proof.
 """
 EPILOG = """\
 examples:
   twinloop check wind_farm
   twinloop check configs/wind_farm/train_ablaincourt.yaml
   twinloop check configs/wind_farm/plant_ablaincourt.yaml --set site.limits.power_cap_kw=12000
+  twinloop check wind_farm --falsify 2000 --seed 1
+  twinloop check wind_farm --no-falsify
 
-exit status: 0 coherent, 2 faults, which are listed, or wrong input.
+exit status: 0 coherent and not broken, 1 a hard limit broke or the shield itself failed, 2 faults, which are listed, or
+wrong input.
 """
 
 
@@ -44,6 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("site", metavar="SITE|CONFIG", help="a site's name, or a YAML file with a key 'site'")
     add_overrides(parser, "site.limits.power_cap_kw=12000")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--falsify", type=int, default=None, metavar="N", help=f"schedules to try on the twin ({SCHEDULES})"
+    )
+    budget.add_argument("--no-falsify", action="store_true", help="prove the declaration alone")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the falsifier (0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,10 +83,77 @@ def run(arguments: argparse.Namespace) -> int:
         console.print()
         console.print(table)
     with located(arguments.site):
-        Shield(plate, declaration.constraints)
+        shield = Shield(declaration)
     console.print()
     console.print("coherent, and the shield keeps all of it")
-    return 0
+    if arguments.no_falsify:
+        return 0
+    n_schedules = SCHEDULES if arguments.falsify is None else arguments.falsify
+    if n_schedules < 2 * AT_ONCE:
+        raise ConfigurationError(
+            f"--falsify {n_schedules}: {AT_ONCE} schedules run at once, with sound messages and with faulty ones; give "
+            f"{2 * AT_ONCE} or more, or --no-falsify"
+        )
+    try:
+        found = _falsified(site, config, declaration, shield, n_schedules, arguments.seed, console)
+    except (TwinloopError, ImportError) as error:
+        if arguments.falsify is not None:
+            raise
+        console.print(f"not falsified, because this twin does not run here: {error}", markup=False, soft_wrap=True)
+        return 0
+    return 1 if found.broken or found.failed else 0
+
+
+def _falsified(
+    site: Site, config: BaseModel, declaration: Declaration, shield: Shield, n_schedules: int, seed: int,
+    console: Console,
+) -> Falsification:  # fmt: skip
+    """Search and tell."""
+    from ..falsifier import TwinModel, falsify
+
+    model = TwinModel(site, config, declaration, AT_ONCE)
+    with console.status("falsifying") as status:
+        found = falsify(
+            model, shield, n_schedules, PERIODS, seed,
+            lambda done, of: status.update(f"falsifying: {done} of {of} schedules"),
+        )  # fmt: skip
+    console.print()
+    console.print(
+        f"falsifier: {found.n_schedules} schedules of {found.n_steps} periods, seed {seed}, {found.agent_steps} "
+        f"agent-steps, {found.changed} commands changed, by {found.search}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(finding_table(found))
+    for finding in found.broken:
+        console.print(
+            f"BROKEN {finding.constraint}: by {-finding.margin:g} in period {finding.step}, twin's seed "
+            f"{finding.seed}: {finding.schedule.describe()}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+    if found.failed:
+        console.print(f"the shield itself failed in {found.failed} periods; its last resort answered", markup=False)
+    if not found.broken:
+        worst = min(found.findings, key=lambda f: (not (f.hard and f.asked), f.margin / f.scale))
+        console.print(
+            f"no hard limit broke; nearest: {worst.constraint}, twin's seed {worst.seed}: {worst.schedule.describe()}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+    return found
+
+
+def finding_table(found: Falsification) -> Table:
+    """The least margin of each constraint, hard ones first, the smallest first."""
+    table = Table(
+        "constraint", "rank", "messages", "least margin", "of its scale", "period", "", box=None, pad_edge=False
+    )
+    for f in sorted(found.findings, key=lambda f: (f.faulty_messages, not f.hard, f.margin / f.scale)):
+        verdict = "broken" if f.violated and f.hard and f.asked else "not kept" if f.violated else ""
+        margin = f.margin if f.violated else max(f.margin, 0.0)  # rounding is none
+        table.add_row(
+            Text(f.constraint), "hard" if f.hard else "soft", "faulty" if f.faulty_messages else "sound",
+            f"{margin:.4g}", f"{margin / f.scale:.2g}", str(f.step), verdict,
+        )  # fmt: skip
+    return table
 
 
 def constraint_table(declaration: Declaration) -> Table:

@@ -24,13 +24,13 @@ Floats = NDArray[np.float64]
 class Finding:
     """One constraint: its least ``margin`` in its unit over all trials, and the schedule and seed that gave it.
 
-    ``asked``: whether the shield promises it there. Under faulty readings only constraints on commands are promised:
-    nobody keeps what can't be seen.
+    ``asked``: whether the shield promises it there. Under faulty messages, readings that are wrong or writes that get
+    lost, only constraints on commands are promised: nobody keeps what can't be seen or reached.
     """
 
     constraint: str
     hard: bool
-    faulty_readings: bool
+    faulty_messages: bool
     asked: bool
     margin: float
     scale: float
@@ -46,13 +46,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Falsification:
-    """``findings`` by constraint and kind of readings; what it took, and how it was searched."""
+    """``findings`` by constraint and kind of messages; what it took, and how it was searched.
+
+    ``failed``: periods in which the shield itself raised and its last resort answered.
+    """
 
     findings: tuple[Finding, ...]
     n_schedules: int
     n_steps: int
     agent_steps: int
     changed: int
+    failed: int
     search: str
     seed: int
 
@@ -91,7 +95,7 @@ def falsify(
     model: Model, shield: Shield, n_schedules: int, n_steps: int, seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Falsification:  # fmt: skip
-    """Try ``n_schedules``, a batch of the model's replicas at a time; at least a batch with sound readings and one
+    """Try ``n_schedules``, a batch of the model's replicas at a time; at least a batch with sound messages and one
     with faulty ones.
 
     What is minimised is the least margin of the hard constraints in shares of their scales, with a little of all
@@ -101,7 +105,7 @@ def falsify(
     plate = model.declaration.nameplate
     batches = max(1, round(n_schedules / model.n_replicas / 2))
     findings: dict[tuple[str, bool], Finding] = {}
-    agent_steps = changed = tried = 0
+    agent_steps = changed = failed = tried = 0
     name = ""
     for faulty in (False, True):
         space = Space(plate, n_steps, model.parameters, faulty)
@@ -117,10 +121,10 @@ def falsify(
             search.tell(points, _objective(trial, outcome, faulty))
             _take(findings, trial, outcome, schedules, weather, faulty)
             agent_steps, changed = agent_steps + outcome.agent_steps, changed + outcome.changed
-            tried += len(schedules)
+            tried, failed = tried + len(schedules), failed + outcome.failed
             if progress is not None:
                 progress(tried, 2 * batches * model.n_replicas)
-    return Falsification(tuple(findings.values()), tried, n_steps, agent_steps, changed, name, seed)
+    return Falsification(tuple(findings.values()), tried, n_steps, agent_steps, changed, failed, name, seed)
 
 
 def _parameters(schedules: list[Schedule]) -> Mapping[str, Floats]:

@@ -1,7 +1,7 @@
 """A schedule of what goes wrong, as a point of the unit cube: what a search moves, and what a replay needs.
 
 The coordinates of one schedule, in order: command levels by pattern, signal and time; how often they flip; bursts of
-commands that are none; writes that get lost; faulty readings, where these are searched; parameters of the twin.
+commands that are none; writes that get lost and faulty readings, where these are searched; parameters of the twin.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Space:
     nameplate: Nameplate
     n_steps: int
     parameters: tuple[Parameter, ...] = ()
-    faulty_readings: bool = False
+    faulty_messages: bool = False
     n_knots: int = 4
     n_patterns: int = 3
 
@@ -107,8 +107,8 @@ class Space:
     @property
     def n_dimensions(self) -> int:
         levels = self.n_knots * self.n_patterns * self.n_signals
-        faults = 3 * (_N_COMMAND_BURSTS + _N_LOSSES) + 6 * _N_READING_FAULTS * self.faulty_readings
-        return levels + self.n_signals + faults + len(self.parameters)
+        messages = 3 * _N_LOSSES + 6 * _N_READING_FAULTS if self.faulty_messages else 0
+        return levels + self.n_signals + 3 * _N_COMMAND_BURSTS + messages + len(self.parameters)
 
     def schedule(self, point: Floats) -> Schedule:
         """The schedule of a point ``[n_dimensions]`` of the unit cube; what leaves the cube counts as its edge."""
@@ -118,9 +118,10 @@ class Space:
         flips = np.array([_FLIPS[_choice(v, len(_FLIPS))] for v in z[n : n + self.n_signals]], dtype=np.int64)
         rest = iter(z[n + self.n_signals :].tolist())
         bursts = tuple(self._event(_COMMAND_FAULTS, rest) for _ in range(_N_COMMAND_BURSTS))
-        losses = tuple(self._event(("write lost",), rest) for _ in range(_N_LOSSES))
+        losses: tuple[Event, ...] = ()
         readings: tuple[Event, ...] = ()
-        if self.faulty_readings:
+        if self.faulty_messages:
+            losses = tuple(self._event(("write lost",), rest) for _ in range(_N_LOSSES))
             readings = tuple(self._event(tuple(ReadingFault), rest, wide=True) for _ in range(_N_READING_FAULTS))
         parameters = {p.name: p.minimum + (p.maximum - p.minimum) * next(rest) for p in self.parameters}
         return Schedule(self.n_steps, levels, flips, bursts, losses, readings, parameters)
@@ -150,7 +151,7 @@ def proposal(schedule: Schedule, step: int, nameplate: Nameplate) -> Any:
         if burst.on(step):
             if burst.kind == "none":
                 return None
-            found = {name: _spoiled(value, burst.kind) for name, value in found.items()}
+            return {name: _spoiled(value, burst.kind) for name, value in found.items()}
     return found
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...envs.constraint import (
     BarrierConstraint,
+    Declaration,
     History,
     LookAheadConstraint,
     Margins,
@@ -21,7 +22,7 @@ from ...envs.constraint import (
     needs_history,
 )
 from ...envs.plant import Telemetry
-from ..shield import Shield, ShieldState
+from ..shield import Code, Shield
 from .model import Model
 
 Floats = NDArray[np.float64]
@@ -52,7 +53,9 @@ class Adversary(Protocol):
 @dataclass
 class Outcome:
     """Of a batch of episodes. ``least``: ``[B]`` by constraint, its smallest margin over time and assets, in its unit;
-    ``at_step``: ``[B]``, when. ``agent_steps``: of assets that are present; ``changed``: those whose command changed.
+    ``at_step``: ``[B]``, when; ``violated``: how often, by asset and period. ``agent_steps``: of assets that are
+    present; ``changed``: those whose command changed. ``failed``: periods in which the shield itself raised, which its
+    last resort answers: safe, and a fault all the same.
 
     Commands that are no numbers have margin -inf under every constraint.
     """
@@ -62,6 +65,7 @@ class Outcome:
     violated: dict[str, int] = field(default_factory=dict)
     agent_steps: int = 0
     changed: int = 0
+    failed: int = 0
 
 
 class Trial:
@@ -79,13 +83,17 @@ class Trial:
     def run(
         self, adversary: Adversary, seeds: NDArray[np.int64], n_steps: int, parameters: Measured | None = None
     ) -> Outcome:
-        """``n_steps`` periods from ``seeds`` ``[B]``, twins with ``parameters`` ``[B]`` each."""
+        """``n_steps`` periods from ``seeds`` ``[B]``, twins with ``parameters`` ``[B]`` each.
+
+        Each asset begins in its safe state, which is inside all limits; neutral need not be.
+        """
         model, shield = self.model, self.shield
         plate = model.declaration.nameplate
         rows = range(model.n_replicas)
         truth: Measured = model.start(seeds, parameters or {})
-        states = [shield.start() for _ in rows]
-        applied = {g.name: np.stack([s.applied[g.name] for s in states]) for g in plate.groups}
+        inside = _safe_commands(model.declaration)
+        states = [shield.start(inside) for _ in rows]
+        applied = {name: np.tile(value, (model.n_replicas, 1, 1)) for name, value in inside.items()}
         history = History.start(model.declaration, applied) if needs_history(model.declaration) else None
         present = dict(model.present) or {
             g.name: np.ones((model.n_replicas, g.n_assets), dtype=np.bool_) for g in plate.groups
@@ -104,7 +112,11 @@ class Trial:
             lost = adversary.lost(step)
             sent = {name: np.empty_like(value) for name, value in applied.items()}
             for row in rows:
-                states[row] = self._sent(told[row], proposed[row], now_s, states[row], bool(lost[row]), sent, row)
+                decision = shield.filter(told[row], proposed[row], now_s, states[row])
+                outcome.failed += any(r.code is Code.SHIELD_FAILED for r in decision.reasons)
+                for name, value in decision.commands.items():
+                    sent[name][row] = value
+                states[row] = shield.unconfirmed(states[row], decision.state) if lost[row] else decision.state
             for name, value in sent.items():
                 value[lost] = applied[name][lost]
                 outcome.changed += _changed(value, [_of(p, name) for p in proposed], present[name])
@@ -116,15 +128,6 @@ class Trial:
             applied = sent
             outcome.agent_steps += n_present
         return outcome
-
-    def _sent(
-        self, told: Telemetry | None, proposed: Any, now_s: float, state: ShieldState, lost: bool,
-        sent: Mapping[str, Floats], row: int,
-    ) -> ShieldState:  # fmt: skip
-        decision = self.shield.filter(told, proposed, now_s, state)
-        for name, value in decision.commands.items():
-            sent[name][row] = value
-        return self.shield.unconfirmed(state, decision.state) if lost else decision.state
 
     def _judge(self, outcome: Outcome, moment: Moment, step: int) -> None:
         finite = np.ones(self.model.n_replicas, dtype=np.bool_)
@@ -140,6 +143,15 @@ class Trial:
             lower = worst < least
             least[lower] = worst[lower]
             outcome.at_step[name][lower] = step
+
+
+def _safe_commands(declaration: Declaration) -> dict[str, Floats]:
+    """Commands ``[N, A]`` a group in the safe states; neutral where that is to hold what was."""
+    found: dict[str, Floats] = {}
+    for group in declaration.nameplate.groups:
+        targets = [declaration.safe_states[f"{group.name}/{asset}"].target(group) for asset in group.assets]
+        found[group.name] = np.array([group.neutral() if t is None else t for t in targets], dtype=np.float64)
+    return found
 
 
 def _of(proposed: Any, name: str) -> Any:

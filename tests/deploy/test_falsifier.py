@@ -82,6 +82,7 @@ def test_a_shield_that_keeps_what_is_declared_is_not_broken() -> None:
     model = Tanks()
     found = falsify(model, Shield(model.declaration), 64, 20)
     assert found.broken == ()
+    assert found.failed == 0
     assert found.agent_steps == 64 * 20 * 3
     assert found.changed > 0
     assert {f.constraint for f in found.findings} == {c.name for c in model.declaration.constraints}
@@ -96,7 +97,7 @@ def test_a_shield_of_another_declaration_is_broken_and_the_finding_replays() -> 
     worst = min(found.broken, key=lambda f: f.margin)
     assert worst.violations > 0
     assert worst.margin < -0.5  # the search goes on beyond the first break
-    space = Space(PLATE, 20, model.parameters, worst.faulty_readings)
+    space = Space(PLATE, 20, model.parameters, worst.faulty_messages)
     alone = Tanks(n_replicas=1)
     weather = np.array([worst.seed])
     gains = {name: np.array([value]) for name, value in worst.schedule.parameters.items()}
@@ -113,15 +114,28 @@ def test_raw_and_no_number_commands_are_seen() -> None:
     assert min(broken.values()) == -np.inf
 
 
-def test_what_is_measured_counts_under_sound_readings_and_not_under_faulty_ones() -> None:
+def test_a_shield_that_fails_inside_is_told_although_its_last_resort_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Tanks()
+    shield = Shield(model.declaration)
+
+    def raises(*_: Any) -> Decision:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(shield, "_filter", raises)
+    found = falsify(model, shield, 16, 5)
+    assert found.failed == 16 * 5
+    assert found.broken == ()
+
+
+def test_what_is_measured_counts_under_sound_messages_and_not_under_faulty_ones() -> None:
     overflow = MeasuredConstraint("not over", "tank", "level_m", "m", maximum=6.0)
     model = Tanks((overflow,))
     found = falsify(model, Shield(model.declaration), 32, 30)
-    told = {f.faulty_readings: f for f in found.findings if f.constraint == "not over"}
+    told = {f.faulty_messages: f for f in found.findings if f.constraint == "not over"}
     assert told[False].violated
     assert told[False].asked
     assert not told[True].asked
-    assert {(f.constraint, f.faulty_readings) for f in found.broken} == {("not over", False)}
+    assert {(f.constraint, f.faulty_messages) for f in found.broken} == {("not over", False)}
 
 
 def test_soft_constraints_are_reported_and_break_nothing() -> None:
