@@ -18,8 +18,8 @@ from .problem import Problem
 MOST_ROWS = 4096
 """Rows that are kept of each group: enough for a false-alarm rate of one in a thousand, at most some 100 kB."""
 _MOST_HELD = 1 << 16
-_MOST_STEPS = 100
-"""An evaluation that is too short for so many rows is prolonged, up to here."""
+_FEWEST_ROWS, _MOST_STEPS = 2500, 200
+"""An evaluation that gives fewer rows of a group is prolonged, up to so many steps."""
 
 
 def sample_inputs(
@@ -32,7 +32,7 @@ def sample_inputs(
     """
     nameplate, replicas = problem.nameplate(), config.evaluation.replicas
     n_assets = [nameplate.group(name).n_assets for name in networks]
-    wanted = math.ceil(MOST_ROWS / (replicas * min(n_assets)))
+    wanted = math.ceil(_FEWEST_ROWS / (replicas * min(n_assets)))
     n_steps = max(config.evaluation.steps or problem.task().horizon, min(wanted, _MOST_STEPS))
     longer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"steps": n_steps})})
     every = math.ceil(n_steps * replicas * max(n_assets) / _MOST_HELD)

@@ -29,7 +29,7 @@ HORIZON = 6
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = lever_configuration(
-        {"kind": "ppo"}, iterations=1, evaluation=EvaluationConfiguration(replicas=20, steps=100), crank=True
+        {"kind": "ppo"}, iterations=1, evaluation=EvaluationConfiguration(replicas=25, steps=100), crank=True
     )
     return train(config, tmp_path_factory.mktemp("runs") / "run", problem=lever_problem(config)).artifact
 
@@ -37,15 +37,15 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_artifact_carries_a_sample_of_what_its_policy_saw(artifact: Path) -> None:
     inputs = load_artifact(artifact).inputs
     assert set(inputs) == {"lever", "crank"}
-    assert inputs["lever"].features.shape == (20 * 100 * 2, 2)
-    assert inputs["crank"].features.shape == (20 * 100, 2)
-    rows, counts = np.unique(inputs["lever"].episode, return_counts=True)
-    assert len(rows) == 20 * math.ceil(100 / HORIZON)
-    assert set(counts) == {2 * HORIZON, 2 * (100 % HORIZON)}
+    assert inputs["lever"].features.shape == (MOST_ROWS, 2)
+    assert inputs["crank"].features.shape == (25 * 100, 2)
+    rows, counts = np.unique(inputs["crank"].episode, return_counts=True)
+    assert len(rows) == 25 * math.ceil(100 / HORIZON)
+    assert set(counts) == {HORIZON, 100 % HORIZON}
     # A lever's second signal is its last command: 0 at the start of an episode and something else after it.
     encoded_zero = 0.0  # of a range of [-3, 3]
-    started = np.concatenate([[True], np.diff(inputs["crank"].episode[::20]) > 0])
-    np.testing.assert_array_equal(inputs["crank"].features[::20, 1] == encoded_zero, started)
+    started = np.concatenate([[True], np.diff(inputs["crank"].episode[::25]) > 0])
+    np.testing.assert_array_equal(inputs["crank"].features[::25, 1] == encoded_zero, started)
 
 
 def test_the_sample_makes_an_input_monitor_on_the_plants_own_nameplate(artifact: Path) -> None:
@@ -119,3 +119,13 @@ def test_a_sample_is_read_as_it_was_written(tmp_path: Path) -> None:
     (found,) = read_inputs(tmp_path).values()
     np.testing.assert_array_equal(found.features, sample.features)
     np.testing.assert_array_equal(found.episode, sample.episode)
+
+
+def test_a_short_evaluation_is_prolonged_until_the_sample_can_tell_one_in_a_thousand() -> None:
+    config = lever_configuration({"kind": "ppo"}, evaluation=EvaluationConfiguration(replicas=8, steps=2))
+    problem = lever_problem(config)
+    with ExitStack() as stack:
+        networks = make_learning(config, problem, stack).export()
+    sample = sample_inputs(config, problem, networks)["lever"]
+    assert 2500 <= len(sample.features) < 2600
+    assert len(np.unique(sample.episode)) > 200

@@ -13,7 +13,7 @@ drift         the shield intervenes more often than it used to     the rates fou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ....envs.constraint import Declaration
 from ....envs.constraint.temporal import Formula
@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Watched(Protocol):
     """A policy whose inputs can be watched, such as an artifact's; ``inputs`` may be empty."""
 
