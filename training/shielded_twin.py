@@ -7,8 +7,7 @@ probability an on-policy learner needs, and the executed one apart; :class:`Inte
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..agents.action_layout import ActionLayout, Float32
-from ..deploy.shield import InputState, Shield, ShieldState
+from ..deploy.shield import Shield, ShieldState
+from ..deploy.shield.state import as_arrays, from_arrays
 from ..envs.nameplate import Group, Nameplate
 from ..envs.plant import Quality, Telemetry
 from ..envs.twin import Parameter, Readings, Snapshot, Tensors, Twin
@@ -28,8 +28,7 @@ CHANGED_PU = 1e-6
 Floats = NDArray[np.float64]
 
 _PREFIX = "shield/"
-_INPUTS = tuple(f.name for f in dataclasses.fields(InputState))
-_NUMBERS = ("sequence", "utc_s", "clock_s")  # of the inputs: None before the first reading
+_ALL, _ONE = "state/", "replica/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +136,9 @@ class ShieldedTwin:
     def snapshot(self) -> Snapshot:
         """The inner twin's, and under ``shield/`` what the shield remembers of each replica."""
         found: dict[str, NDArray[Any]] = {"steps": self._steps}
-        states = self._states
-        found["time_s"] = np.array([np.nan if s.time_s is None else s.time_s for s in states])
-        found["confirmed"] = np.array([s.confirmed for s in states])
-        for key in _INPUTS:
-            found[f"inputs/{key}"] = np.stack([_array(getattr(s.inputs, key)) for s in states])
         for group in self._measured:
             found[f"measured/{group}"], found[f"present/{group}"] = self._measured[group], self._present[group]
-            found[f"applied/{group}"] = np.stack([s.applied[group] for s in states])
+        found |= _stacked([as_arrays(state) for state in self._states])
         inner = self._inner.snapshot()
         return {**inner, **{_PREFIX + key: torch.from_numpy(np.array(array)) for key, array in found.items()}}
 
@@ -154,7 +148,7 @@ class ShieldedTwin:
         self._steps = kept["steps"]
         for group in self._measured:
             self._measured[group], self._present[group] = kept[f"measured/{group}"], kept[f"present/{group}"]
-        self._states = [self._state_of(kept, row) for row in range(self.n_replicas)]
+        self._states = [from_arrays(_row(kept, row)) for row in range(self.n_replicas)]
         self._last = None
 
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -162,23 +156,6 @@ class ShieldedTwin:
 
     def set_parameters(self, values: Tensors) -> None:
         self._inner.set_parameters(values)
-
-    def _state_of(self, kept: Mapping[str, NDArray[Any]], row: int) -> ShieldState:
-        def groups(key: str) -> dict[str, NDArray[Any]]:
-            return {group: kept[f"{key}/{group}"][row].copy() for group in self._measured}
-
-        time_s = float(kept["time_s"][row])
-        inputs: dict[str, Any] = {key: kept[f"inputs/{key}"][row] for key in _INPUTS}
-        for key in _NUMBERS:
-            inputs[key] = None if np.isnan(inputs[key]) else float(inputs[key])
-        whole: dict[str, Any] = {"n_read": int(inputs["n_read"]), "clean": bool(inputs["clean"])}
-        whole["sequence"] = None if inputs["sequence"] is None else int(inputs["sequence"])
-        return ShieldState(
-            applied=groups("applied"),
-            inputs=InputState(**{**inputs, **whole}),
-            time_s=None if np.isnan(time_s) else time_s,
-            confirmed=bool(kept["confirmed"][row]),
-        )
 
     def _keep(self, readings: Readings) -> None:
         """Hold what the next telemetry says; a slot without an asset says something that nobody needs to judge."""
@@ -231,8 +208,24 @@ def actions_of(layout: ActionLayout, commands: Float32) -> Float32:
     return actions
 
 
-def _array(value: Any) -> NDArray[Any]:
-    return np.asarray(np.nan if value is None else value)
+def _stacked(rows: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays of all replicas under one name where they are alike, else (such as plans, of any length) one a replica."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if name in row]
+        if len(values) == len(rows) and len({(v.shape, v.dtype) for v in values}) == 1:
+            found[f"{_ALL}{name}"] = np.stack(values)
+        else:
+            found |= {f"{_ONE}{number}/{name}": row[name] for number, row in enumerate(rows) if name in row}
+    return found
+
+
+def _row(kept: Mapping[str, NDArray[Any]], row: int) -> dict[str, NDArray[Any]]:
+    """The inverse, for one replica."""
+    own = f"{_ONE}{row}/"
+    alone = {name.removeprefix(own): array for name, array in kept.items() if name.startswith(own)}
+    alike = {name.removeprefix(_ALL): np.array(array[row]) for name, array in kept.items() if name.startswith(_ALL)}
+    return {**alike, **alone}
 
 
 def _middle(group: Group) -> Floats:
