@@ -24,6 +24,9 @@ from .preferences import Before, Preferences
 from .staying import Staying, staying
 from .together import Reached, Together
 
+_ROUNDS = 4
+"""What soft exclusive and conflict constraints refuse can make room for others; so often they are asked again."""
+
 
 class LocalLimits:
     """The limits of one site, compiled; calls are pure. Commands applied before must be finite, in the flat order."""
@@ -119,6 +122,16 @@ class LocalLimits:
         start = np.minimum(np.maximum(applied, self.lower), self.upper)
         passed_s = self._period_s if elapsed_s is None else min(max(elapsed_s, 0.0), self._period_s)
         before = Before(applied, start, memory, passed_s, self._period_s)
+        sent = self._kept(asked, before, low, high)
+        for _ in range(_ROUNDS if self._together.soft else 0):
+            again = self._kept(sent, before, low, high)
+            if np.array_equal(again, sent):
+                break
+            sent = again
+        return sent
+
+    def _kept(self, asked: Floats, before: Before, low: Floats, high: Floats) -> Floats:
+        applied = before.applied
         sent, least, most = self._preferences.continuous(asked, low, high, before)
         at = self._table.index
         mask = wished = self._table.within(low, high, applied)

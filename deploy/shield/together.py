@@ -116,7 +116,7 @@ class Together:
                     for k in broken:
                         self._one_of(sent, reached, one, k, pins)
             clashes = [(r, k) for r in conflicts for k in self._broken(sent, reached, r)]
-            refused = [self._refuse(sent, reached, r, k, pins) for r, k in clashes]
+            refused = [self._refuse(sent, reached, conflicts, r, k, pins) for r, k in clashes]
             if not any(refused):
                 return sent
             sent = u.copy()
@@ -166,7 +166,15 @@ class Together:
     def _stands_at_neutral(self, i: int, reached: Reached) -> bool:
         return bool(at_level(reached.applied[i], self._neutral[i]))
 
-    def _refuse(self, sent: Floats, reached: Reached, rule: _Conflict, k: int, pins: dict[int, float]) -> bool:
+    def _refuse(
+        self,
+        sent: Floats,
+        reached: Reached,
+        conflicts: list[_Conflict],
+        rule: _Conflict,
+        k: int,
+        pins: dict[int, float],
+    ) -> bool:
         """Send one command of a conflicting pair back; True where that was possible."""
         if not at_level(sent[rule.at[k]], rule.level[k]).all():
             return False  # another pair's newcomer was this one
@@ -179,17 +187,18 @@ class Together:
             if i not in pins and stay:
                 sent[i] = pins[i] = stay[0]
                 return True
-            free = [v for v in options if not self._clashes(i, v, sent)]
+            free = [v for v in options if not _clashes(i, v, sent, conflicts)]
             if free:
                 sent[i] = pins[i] = min(free, key=lambda v: (abs(v - float(reached.asked[i])), v))
                 return True
         return False
 
-    def _clashes(self, i: int, value: float, sent: Floats) -> bool:
-        tried = sent.copy()
-        tried[i] = value
-        conflicts = (r for r in self.hard if isinstance(r, _Conflict))
-        return any(at_level(tried[r.at], r.level).all(axis=1).any() for r in conflicts)
+
+def _clashes(i: int, value: float, sent: Floats, conflicts: list[_Conflict]) -> bool:
+    """Whether command ``i`` would conflict with another at ``value``."""
+    tried = sent.copy()
+    tried[i] = value
+    return any(((r.at == i).any(axis=1) & at_level(tried[r.at], r.level).all(axis=1)).any() for r in conflicts)
 
 
 def _compiled(declaration: Declaration, flat: FlatCommands, c: object) -> Iterator[_Exclusive | _Conflict]:
