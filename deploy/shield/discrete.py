@@ -29,7 +29,7 @@ def at_level(value: Floats, level: Floats) -> Mask:
 def least(mask: Mask, violation: Floats) -> Mask:
     """Of the open levels those that break a constraint least; ``violation`` ``[m, L]``, 0 where it is kept."""
     open_ones = np.where(mask, violation, np.inf)
-    return np.asarray(mask & (violation <= open_ones.min(axis=1, keepdims=True)))
+    return np.asarray(mask & (violation <= open_ones.min(axis=1, keepdims=True, initial=np.inf)))
 
 
 class LevelTable:

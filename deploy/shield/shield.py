@@ -10,6 +10,7 @@ safety function, and no substitute for it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,8 @@ from .proposal import Proposal, read_proposal
 from .safe_way import SafeWay
 from .settings import ShieldSettings
 from .tightening import tightened
+
+_LOG = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -160,7 +163,8 @@ class Shield:
         try:
             with np.errstate(all="ignore"):  # infinities are judged here, not warned of
                 return self._filter(telemetry, proposed, now_s, state, absent, orders, clock_s, prediction, causes)
-        except Exception:  # noqa: BLE001 - last line of defence: a fault in the shield itself must not reach the plant
+        except Exception:  # last line of defence: a fault in the shield itself must not reach the plant
+            _LOG.exception("the shield failed; its last resort answers")
             return self._last_resort(now_s, clock_s, state)
 
     def accepted(self, state: ShieldState, accepted: Any) -> ShieldState:
