@@ -48,11 +48,19 @@ What it assumes
 - An asset obeys its own ceiling, and can fall at the declared rate. When its process dies, its watchdog takes it down
   to no more than it would have been allowed; what the equipment does on its own is not part of this protocol.
 
-Sources: expiring leases after Gray and Cheriton, Leases, SOSP 1989. Checked by the tests of ``deploy``.
+With shields
+------------
+Each asset has a shield of its own. :func:`.alone.alone` makes its declaration from the site's, :class:`.edge.Edge`
+turns the ceiling of each period into an order that the shield keeps like any hard limit.
+
+Sources: expiring leases after Gray and Cheriton, Leases, SOSP 1989. ``twinloop bench lease_model`` explores every
+reachable state for three assets; ``twinloop bench coordination`` runs a farm of shields over a faulty network.
 """
 
+from .alone import LeasedRow, alone, leased_row
 from .budget import row_shares, water_fill
 from .coordinator import Coordinator, CoordinatorState, new_term
+from .edge import Edge, EdgeState
 from .lease import Holder, HolderState, Lease
 from .ledger import Entry, Ledger
 from .message import Assignment, LeaseTerms, Report
@@ -61,13 +69,18 @@ __all__ = [
     "Assignment",
     "Coordinator",
     "CoordinatorState",
+    "Edge",
+    "EdgeState",
     "Entry",
     "Holder",
     "HolderState",
     "Lease",
     "LeaseTerms",
+    "LeasedRow",
     "Ledger",
     "Report",
+    "alone",
+    "leased_row",
     "new_term",
     "row_shares",
     "water_fill",

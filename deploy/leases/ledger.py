@@ -43,8 +43,10 @@ class Ledger:
     def room(self, accounts: Accounts, asset: int, now_s: float, end_s: float) -> float:
         """The most that the asset could be given from now until ``end_s``, beside what the others may use."""
         others = [each for each in range(len(self.shares)) if each != asset]
-        return min(
-            sum(self.shares) - sum([self.bound(accounts, each, at_s) for each in others])
+        # Left over by each of the others, then summed: where all are at their shares that is exactly nothing, and the
+        # share itself is never refused for a rounding.
+        return self.shares[asset] + min(
+            sum([self.shares[each] - self.bound(accounts, each, at_s) for each in others])
             for at_s in self._rises(accounts, others, now_s, end_s)
         )
 

@@ -116,6 +116,18 @@ def test_over_a_fair_network_the_headroom_is_granted() -> None:
     assert ceilings == pytest.approx(water_fill(demands, np.zeros(4), 4.0))
 
 
+def test_a_pledge_that_rounding_put_a_hair_below_the_share_does_not_stand_in_the_way_of_grants() -> None:
+    shares = (2.366420911948386,) * 8
+    ledger = Ledger(shares, TERMS)
+    accounts = ledger.open()
+    for asset, limit in ((0, 0.5), (3, math.nextafter(shares[3], 0.0))):
+        given = ledger.assign(accounts, 1, Report(asset, 1, 0.0, 1, 0, 1, limit), 0.0, limit, 0.0)
+        assert given is not None
+        accounts = ledger.settle(given[0], Report(asset, 1, 1.0, 1, given[1].number, 1, limit))
+    report = Report(3, 1, 1.0, 1, 1, 1, 4.0)
+    assert ledger.assign(accounts, 1, report, 1.0, 4.0, 1.0) is not None
+
+
 def test_a_coordinator_steps_back_when_a_higher_term_was_heard() -> None:
     coordinator = Coordinator(Ledger((1.0,), TERMS), (0.0,))
     seat, answer = coordinator.answer(coordinator.begin(3), Report(0, 1, 0.0, 4, 1, 4, 0.5), 0.0)
