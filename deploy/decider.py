@@ -21,6 +21,7 @@ from ..envs.errors import JournalError
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays, Telemetry
 from ..envs.twin import Observation
+from .bumpless import restarted
 from .journal import Journal
 from .leash import Leash, Outcome
 from .record import decision_record, given_record
@@ -115,15 +116,17 @@ class Decider:
     ) -> None:
         self._policy, self._shield, self._journal = policy, shield, journal
         self._budget_s, self._trip_after = policy_budget_s, trip_after
-        self._period_s = nameplate.period_s
+        self._nameplate = nameplate
         self._statics = {g.name: g.statics_array()[None] for g in nameplate.groups}
         self._leash = Leash(policy.act, "policy")
+        self._start_memory: Memory = {}
         self.belated: deque[Mapping[str, Any]] = deque(maxlen=1000)
 
     def start(self) -> PolicyState:
         """The policy's state before its first turn."""
         try:
-            return PolicyState(self._policy.start(1))
+            self._start_memory = self._policy.start(1)
+            return PolicyState(self._start_memory)
         except Exception as error:  # noqa: BLE001 - a policy is foreign code: whatever it raises, the loop goes on
             return _tripped(PolicyState(), f"policy could not start: {type(error).__name__}: {error}")
 
@@ -148,6 +151,9 @@ class Decider:
             clock_s=asked.clock_s,
             causes=asked.causes,
         )
+        if turn["outcome"] == Outcome.ANSWERED.value:
+            kept = restarted(policy.memory, self._start_memory, decision.source, self._nameplate)
+            policy = replace(policy, memory=kept)
         standby = decision.standby
         record = {
             **decision_record(asked.number, asked.telemetry, decision, turn, asked.previous),
@@ -179,7 +185,7 @@ class Decider:
             measured={n: v[None].copy() for n, v in guarded.values.items()},
             statics=self._statics,
             present={n: t[None].copy() for n, t in guarded.trusted.items()},
-            dt_s=self._period_s,
+            dt_s=self._nameplate.period_s,
         )
         begun_s = time.perf_counter()
         answer = self._leash.ask(self._budget_s, observation, policy.memory)

@@ -24,6 +24,9 @@ from ..envs.plant import Arrays
 
 _LOG = logging.getLogger(__name__)
 
+DEFAULT_PERIODS = 2
+"""Below the three periods after which the emulated equipment's own time-out acts, which knows no rates."""
+
 LATE_PU = 0.5
 """Share of a period by which a beat may come late and still count for the period that it is due in."""
 

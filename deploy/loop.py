@@ -73,12 +73,13 @@ class Loop:
         )
         self._leash = Leash(self._decider.decide, "decision")
         self._tally = Tally(self._nameplate)
-        self._state: ShieldState = self._shield.start()
+        self._state: ShieldState = self._shield.start(mode=runtime.mode)
         self._neutral = self._state.applied
         self._stand_in = StandIn(self._shield, self._state)
         self._policy_state = PolicyState()
         self._rows_lost = 0
         self._number = 0
+        self._has_written = False
         self._outcome: Mapping[str, Any] = {"written": False}
         self._detail = ""
 
@@ -237,7 +238,7 @@ class Loop:
 
     def _write(self, commands: Arrays, after: ShieldState) -> Arrays | None:
         """Send, and take over what the plant says it accepted."""
-        self._outcome = {"written": "unknown"}
+        self._outcome, self._has_written = {"written": "unknown"}, True
         accepted = self._link.write(commands)
         if accepted is None:
             self._outcome = {"written": "unknown", "error": self._link.last_error}
@@ -271,7 +272,10 @@ class Loop:
             for _ in range(self._settings.hand_back_periods):
                 if self._is_handed_back() or self._rows_lost or found is Ending.JOURNAL_LOST:
                     break
+                before = self._state.applied
                 self._period(handing_back=True)
+                if self._stand_in.is_tripped and self._state.confirmed and _equal(before, self._state.applied):
+                    break  # in its safe state, which only a person's reset leaves
                 if self._link.lost_periods >= patience:
                     break
         except KeyboardInterrupt:
@@ -279,7 +283,8 @@ class Loop:
         return found
 
     def _is_handed_back(self) -> bool:
-        return self._state.confirmed and all(np.allclose(self._state.applied[n], c) for n, c in self._neutral.items())
+        """Whether nothing of ours stands at the plant: all assets are at neutral, or nothing was ever sent."""
+        return not self._has_written or (self._state.confirmed and _equal(self._neutral, self._state.applied))
 
     def _counts(self, ending: Ending) -> dict[str, Any]:
         tally = self._tally
@@ -293,7 +298,7 @@ class Loop:
             "rejected_periods": tally.rejected_periods,
             "missed_periods": self._stand_in.misses,
             "plant_errors": self._link.errors,
-            "tripped": self._policy_state.tripped,
+            "tripped": self._policy_state.tripped or self._stand_in.is_tripped,
             "handed_back": self._is_handed_back(),
             "energy_kwh": tally.energy_kwh,
         }
@@ -305,3 +310,7 @@ class Loop:
             latency_p99_ms=self._tally.latency_ms(99.0),
             journal_head=self._journal.head,
         )
+
+
+def _equal(some: Arrays, others: Arrays) -> bool:
+    return all(np.allclose(others[name], array) for name, array in some.items())

@@ -54,7 +54,8 @@ def decision_record(
     """What came of one period; of ``kind`` "decision", written before its commands are sent.
 
     ``previous`` is how the plant answered the row before; ``sources`` lists the assets that are not on their policy,
-    ``idle`` the numbers of those for which nothing is sent; ``modes`` is one word where all assets share it.
+    ``idle`` the numbers of those for which nothing is sent; ``modes`` is one word where all assets share it;
+    ``advised`` what would be sent if all were autonomous, where that is something else.
     """
     off_policy = [s for s in Source if s is not Source.POLICY]
     always = (Source.SUBSTITUTED, Source.FALLBACK)
@@ -68,6 +69,7 @@ def decision_record(
         "sources": {name: agents for name, agents in by_source.items() if agents or name in always},
         "modes": modes_of(decision),
         "idle": {name: np.flatnonzero(~acts) for name, acts in decision.acts.items() if not acts.all()},
+        "advised": None if decision.advised is decision.commands else decision.advised,
         "reasons": [_reason(r) for r in decision.reasons],
         "previous": previous,
     }

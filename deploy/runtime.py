@@ -18,7 +18,7 @@ from ..envs.errors import ContractError
 from ..envs.plant import Arrays, Plant
 from .journal import Journal
 from .loop import Loop, Period
-from .shield import Shield
+from .shield import Mode, Shield
 from .shield.orders import Orders
 from .summary import RunSummary
 
@@ -72,10 +72,11 @@ class Runtime:
     taken to obey its neutral commands at the start: rates are kept from there, and its first answer says the rest. The
     runtime never resets or closes the plant.
 
-    ``orders`` is asked each period for what people want (:class:`~.order_desk.OrderDesk`). ``heartbeat`` is told each
-    period that the loop lives; when nobody hears it any more, all assets go to their safe states. ``wall_period_s``:
-    how long a period lasts on the wall, where that is not the nameplate's period; budgets are shares of it.
-    ``clock_s``: a clock in the plant's seconds that never steps back, for the shield; None: the plant's own.
+    ``mode``: the authority that every asset starts with. ``orders`` is asked each period for what people want
+    (:class:`~.order_desk.OrderDesk`). ``heartbeat`` is told each period that the loop lives; when nobody hears it any
+    more, all assets go to their safe states. ``wall_period_s``: how long a period lasts on the wall, where that is not
+    the nameplate's period; budgets are shares of it. ``clock_s``: a clock in the plant's seconds that never steps back,
+    for the shield; None: the plant's own.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Runtime:
         journal: Journal,
         settings: RuntimeSettings | None = None,
         *,
+        mode: Mode = Mode.AUTONOMOUS,
         orders: Callable[[], Orders] | None = None,
         heartbeat: Heartbeat | None = None,
         wall_period_s: float | None = None,
@@ -96,6 +98,7 @@ class Runtime:
         self.shield = shield
         self.journal = journal
         self.settings = settings or RuntimeSettings()
+        self.mode = mode
         self.orders = orders
         self.heartbeat = heartbeat
         self.wall_period_s = wall_period_s

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..envs.plant import Arrays
 from .decider import Decided
-from .shield import Code, Decision, Reason, Shield, ShieldState, Source
+from .shield import Code, Decision, Mode, Reason, Shield, ShieldState, Source
 
 READ_BACK_TOLERANCE = 1e-6
 """How far a command that is read back may be from what was sent, and count as obeyed; relative and absolute."""
@@ -44,6 +44,11 @@ class StandIn:
     def follow(self, decided: Decided) -> None:
         """Take note of a decision that was carried out."""
         self._last, self._standby, self.standby = decided.decision, decided.standby, decided.standby
+
+    @property
+    def is_tripped(self) -> bool:
+        """Whether an asset is in its safe state until a person resets it."""
+        return Mode.TRIPPED in self._last.mode.values()
 
     def instead(self, state: ShieldState, now_s: float, clock_s: float | None, *, asleep: bool) -> Substitute:
         """The answer for a period without one. ``state``: before it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ from ...agents.policy import Policy
 from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
+from ..emergency_stop import stop_on_key, stop_on_signal
+from ..heartbeat import DEFAULT_PERIODS, Watched, watchdog_command
 from ..journal import Journal
+from ..order_desk import OrderDesk
 from ..plants import open_plant, plant_declaration
 from ..run_display import RunDisplay
 from ..runtime import Runtime
-from ..shield import Shield
+from ..shield import Mode, Shield
+from ..shield.orders import ORDERABLE
 from ..summary import Ending, RunSummary
 from .termination import terminate_as_interrupt
 
@@ -37,6 +42,26 @@ Bad or old measurements are replaced by the last good ones for two periods; then
 neutral commands that hand it back to its own controller. A policy that is late or fails loses its turn, three times in
 a row its part in the run. A plant that does not answer is asked again. What cannot be journalled is not sent.
 
+--mode says how much is left to the policy. shadow and advise: nothing is written, and the journal has what would have
+been (advised); approved: only what a person approved in --orders; autonomous: what the shield lets pass.
+
+Emergency stop, from every mode, without a login: the key s or the space bar in this terminal, or SIGUSR1 to the process
+(`kill -USR1 PID`). All assets go to their safe states within the period and stay there until a reset in --orders, or
+until the run ends.
+
+--orders FILE is read each period (YAML or JSON; write it beside and move it there, so that it is never half a file):
+  mode: shadow | advise | approved | autonomous    taken up when the file changes, never above --mode
+  stop: true                                       emergency stop, as long as it stands there
+  reset: true                                      clears what is latched, once each time that the file changes
+  approved: [turbine/WT01]                         assets whose proposals may be sent in approved mode
+  limits: {farm power: [null, 9000.0]}             ends of named sum limits, only ever tightened
+A file that is gone, unreadable or wrong never raises authority: what was ordered stays, approvals lapse, and the log
+says so.
+
+A plant at --endpoint that keeps its own time has a watchdog, in a second process (`twinloop watchdog --help`): should
+this process die or stand still for --watchdog-periods and a half periods, it walks the assets to their safe states; and
+should the watchdog die, this process does so itself.
+
 Ctrl-C ends in order: assets walk back to neutral within their rate limits, and the journal gets its last row. A second
 Ctrl-C leaves the walk. The shield is software above the equipment's own safety functions, never one of them.
 """
@@ -45,9 +70,13 @@ examples:
   twinloop run runs/demo/train/artifact --plant configs/wind_farm/plant_ablaincourt.yaml --periods 360
   twinloop run runs/demo/train/artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --journal farm.journal
   twinloop run --policy greedy --plant configs/wind_farm/plant_ablaincourt.yaml --set plant.seed=3 --periods 360
+  twinloop run artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --mode shadow --orders orders.yaml
 
 exit status: 0 done, 130 stopped by Ctrl-C, 2 the plant or the journal was lost, or wrong input.
 """
+SHORTEST_PERIOD_S = 0.4
+"""A sped-up emulation has periods so short that a busy machine looks dead; the watchdog counts in these at least."""
+
 POLICIES = {
     "greedy": "every asset at neutral, on its own controller",
     "random": "anything in range, to see the shield at work",
@@ -75,6 +104,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where every decision is recorded, continued if it exists; default journals/SITE-TIME.sqlite",
     )
 
+    parser.add_argument(
+        "--mode",
+        choices=[mode.value for mode in ORDERABLE],
+        default=Mode.AUTONOMOUS.value,
+        help="how much is left to the policy; default %(default)s",
+    )
+    parser.add_argument("--orders", type=Path, metavar="FILE", help="what people order while it runs, read each period")
+    parser.add_argument(
+        "--watchdog-periods",
+        type=int,
+        default=DEFAULT_PERIODS,
+        metavar="N",
+        help="a plant at --endpoint goes to its safe state N and a half periods after this process stood still, "
+        f"but not within {SHORTEST_PERIOD_S:g} s a period; default %(default)s, 0 runs without a watchdog",
+    )
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until the periods are over or Ctrl-C; returns the exit status."""
@@ -87,10 +132,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"--policy: {arguments.policy!r} is not known; known: {', '.join(POLICIES)}"
             f"{nearest(arguments.policy, POLICIES)}"
         )
+    if arguments.watchdog_periods < 0:
+        raise ConfigurationError(f"--watchdog-periods: {arguments.watchdog_periods}; give 1 or more, or 0 for none")
+    desk = OrderDesk(Mode(arguments.mode), arguments.orders)
+    desk.open()
     plant = open_plant(endpoint=arguments.endpoint, plant_file=arguments.plant, overrides=arguments.overrides)
     console = Console()
     try:
         nameplate = plant.nameplate
+        wall_period_s: float | None = getattr(plant, "wall_period_s", None)
         shield = Shield(plant_declaration(arguments.plant, arguments.overrides) or nameplate)
         policy = _policy(arguments, nameplate)
         path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
@@ -106,9 +156,30 @@ def run(arguments: argparse.Namespace) -> int:
             Journal(path) as journal,
             _messages_above(console),
             terminate_as_interrupt(),
+            _watched(arguments, wall_period_s) as heartbeat,
+            stop_on_signal(desk.stop),
+            stop_on_key(desk.stop) as has_key,
             RunDisplay(console, arguments.periods) as display,
         ):
-            summary = Runtime(plant, policy, shield, journal).run(arguments.periods, display.show)
+            console.print(
+                f"mode {arguments.mode}; emergency stop: {'the key s or space, or ' if has_key else ''}"
+                f"kill -USR1 {os.getpid()}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            summary = Runtime(
+                plant,
+                policy,
+                shield,
+                journal,
+                mode=Mode(arguments.mode),
+                orders=desk,
+                heartbeat=heartbeat,
+                wall_period_s=wall_period_s,
+                # A plant in another time than ours, emulated or sped up, has no clock but its own.
+                clock_s=time.monotonic if wall_period_s == nameplate.period_s else None,
+            ).run(arguments.periods, display.show)
     finally:
         plant.close()
     console.print(summary_table(summary, nameplate, path, time.monotonic() - begun_s))
@@ -134,6 +205,18 @@ def summary_table(summary: RunSummary, nameplate: Nameplate, journal: Path, took
     table.add_row("handed back", "yes, all assets at neutral" if summary.handed_back else "NO: commands still stand")
     table.add_row("journal", f"{journal}, head {summary.journal_head or 'none'}")
     return table
+
+
+@contextmanager
+def _watched(arguments: argparse.Namespace, wall_period_s: float | None) -> Iterator[Watched | None]:
+    """A watchdog for a plant that goes on without us; none for one in this process, or that its clients step."""
+    if arguments.endpoint is None or wall_period_s is None or not arguments.watchdog_periods:
+        yield None
+        return
+    period_s = max(wall_period_s, SHORTEST_PERIOD_S)
+    command = watchdog_command(arguments.endpoint, arguments.watchdog_periods, period_s)
+    with Watched(command, period_s, arguments.watchdog_periods) as watched:
+        yield watched
 
 
 def _policy(arguments: argparse.Namespace, nameplate: Nameplate) -> Policy:

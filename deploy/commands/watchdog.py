@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.errors import ConfigurationError, JournalError
-from ..heartbeat import Silence
+from ..heartbeat import DEFAULT_PERIODS, Silence
 from ..journal import Journal
 from ..plants import open_plant
 from ..watchdog import Report, Watchdog
@@ -36,7 +36,6 @@ examples:
 exit status: 0 good-bye, 1 it had to act and the plant is in its safe state, 2 it had to act and the plant could not be
 brought there (its own time-out acts), or wrong input.
 """
-DEFAULT_PERIODS = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
