@@ -37,20 +37,24 @@ def changes_within_reach(
     lower: Floats,
     upper: Floats,
     step: Floats,
-    full_step: Floats,
     brake: Floats,
-    share: float,
+    slowed: tuple[Floats, Floats, float] | None = None,
 ) -> tuple[Floats, Floats]:
     """Least and most change ``[k]`` of this period from ``start``, which is inside ``lower`` to ``upper``.
 
-    ``change``: that of the period before. ``step``: what the rate allows now, and ``full_step`` what it allows where
-    nothing slows it down (a rate that is halved at run time may not demand harder braking than ``A``). ``share``: part
-    of a period that has passed. In part of a period a change grows by that part of ``A``, and brakes by all of it.
-    Range comes before rate, rate before acceleration: each takes from what the earlier leave what breaks it least.
+    ``change``: that of the period before; ``step``: the rate times a whole period. ``slowed``: where less is allowed,
+    the step of now, the step that the time alone allows (a rate that is reduced at run time may not demand harder
+    braking than ``A``), and the part of a period that has passed, in which a change grows by that part of ``A`` and
+    brakes by all of it. Range comes before rate, rate before acceleration: each takes from what the earlier ones leave
+    what breaks it least.
     """
     top, bottom = largest_change(upper - start, brake), -largest_change(start - lower, brake)
-    rate = np.maximum(step, np.minimum(full_step, np.abs(change) - brake))
+    least, most = change - brake, change + brake
+    rate = step
+    if slowed is not None:
+        now, full, share = slowed
+        rate = np.maximum(now, np.minimum(full, np.abs(change) - brake))
+        least = np.minimum(change - brake * share, np.maximum(least, 0.0))
+        most = np.maximum(change + brake * share, np.minimum(most, 0.0))
     low, high = np.maximum(bottom, -rate), np.minimum(top, rate)
-    least = np.minimum(change - brake * share, np.maximum(change - brake, 0.0))
-    most = np.maximum(change + brake * share, np.minimum(change + brake, 0.0))
     return np.minimum(np.maximum(least, low), high), np.minimum(np.maximum(most, low), high)

@@ -26,6 +26,11 @@ def at_level(value: Floats, level: Floats) -> Mask:
     return np.asarray(np.abs(value - level) <= SAME_LEVEL * (1.0 + np.abs(level)))
 
 
+def same_level(value: float, level: float) -> bool:
+    """The same of two plain numbers, which is much faster one at a time."""
+    return abs(value - level) <= SAME_LEVEL * (1.0 + abs(level))
+
+
 def least(mask: Mask, violation: Floats) -> Mask:
     """Of the open levels those that break a constraint least; ``violation`` ``[m, L]``, 0 where it is kept."""
     open_ones = np.where(mask, violation, np.inf)
@@ -35,7 +40,9 @@ def least(mask: Mask, violation: Floats) -> Mask:
 class LevelTable:
     """The levels of the discrete commands, ``index`` ``[m]`` into the flat vector, ``values`` ``[m, L]``."""
 
-    def __init__(self, declaration: Declaration, flat: FlatCommands, lower: Floats, upper: Floats) -> None:
+    def __init__(
+        self, declaration: Declaration, flat: FlatCommands, lower: Floats, upper: Floats, step: Floats, brake: Floats
+    ) -> None:
         plate = declaration.nameplate
         rows: dict[int, tuple[float, ...]] = {}
         for group in plate.groups:
@@ -55,6 +62,10 @@ class LevelTable:
             self._real[k, : len(levels)] = True
         out = np.maximum(lower[self.index, None] - self.values, self.values - upper[self.index, None])
         self._open = least(self._real, beyond(out, self.values)) if rows else self._real
+        self._lowest = np.where(self._open, self.values, np.inf).min(axis=1, initial=np.inf)
+        self._highest = np.where(self._open, self.values, -np.inf).max(axis=1, initial=-np.inf)
+        self._rated = bool(np.isfinite(np.minimum(step, brake)[self.index]).any())
+        self._braked = bool(np.isfinite(brake[self.index]).any())
         self._transitions = [
             (self.row[flat.index(plate, c.group, c.signal)], self.legal(c.legal, flat.index(plate, c.group, c.signal)))
             for c in declaration.hard
@@ -63,10 +74,13 @@ class LevelTable:
 
     def reachable(self, start: Floats, applied: Floats, step: Floats, change: Floats, brake: Floats) -> Mask:
         """Levels ``[m, L]`` legal under hard range, rate, acceleration and transition; arguments are ``[n]``."""
-        at = self.index
-        moved = self.values - start[at, None]
-        mask = least(self._open, beyond(np.abs(moved) - step[at, None], self.values))
-        mask = least(mask, beyond(np.abs(moved - change[at, None]) - brake[at, None], self.values))
+        at, mask = self.index, self._open
+        if self._rated:
+            moved = self.values - start[at, None]
+            mask = least(mask, beyond(np.abs(moved) - step[at, None], self.values))
+        if self._braked:
+            moved = self.values - start[at, None]
+            mask = least(mask, beyond(np.abs(moved - change[at, None]) - brake[at, None], self.values))
         return self._along(mask, applied)
 
     def within(self, low: Floats, high: Floats, applied: Floats) -> Mask:
@@ -82,6 +96,8 @@ class LevelTable:
 
     def ends(self, mask: Mask) -> tuple[Floats, Floats]:
         """Lowest and highest open level ``[m]``."""
+        if mask is self._open:
+            return self._lowest, self._highest
         low = np.where(mask, self.values, np.inf).min(axis=1)
         high = np.where(mask, self.values, -np.inf).max(axis=1)
         return low, high

@@ -43,7 +43,7 @@ class LocalLimits:
             self._step[at] = limit.per_second * self._period_s
             self._brake[at] = limit.per_second2 * self._period_s**2
         self._rule = MemoryRule(declaration, flat, self.lower, self.upper)
-        self._table = LevelTable(declaration, flat, self.lower, self.upper)
+        self._table = LevelTable(declaration, flat, self.lower, self.upper, self._step, self._brake)
         self.discrete: Mask = self._table.row >= 0
         """Which commands have levels, ``[n]``."""
         # What has levels, or has to stay once it has changed, may not get faster than it can stop in one period.
@@ -54,6 +54,8 @@ class LocalLimits:
         self._step[at_once] = np.minimum(self._step, self._brake)[at_once]
         self._no_step = np.where(np.isinf(self._step), np.inf, 0.0)
         self._braked: Indices = np.flatnonzero(np.isfinite(self._brake) & ~self.discrete)
+        self._braked_lower, self._braked_upper = self.lower[self._braked], self.upper[self._braked]
+        self._braked_step, self._braked_brake = self._step[self._braked], self._brake[self._braked]
         found = [staying(declaration, flat, self._rule, c) for c in declaration.hard]
         # Dwell before switches makes no difference: both leave the same single value.
         self._staying: tuple[Staying, ...] = tuple(s for s in found if s is not None)
@@ -86,12 +88,14 @@ class LocalLimits:
         low = np.maximum(self.lower, np.minimum(applied - step, self.upper))
         high = np.minimum(self.upper, np.maximum(applied + step, self.lower))
         if len(self._braked):
-            at = self._braked
+            at, lower, upper = self._braked, self._braked_lower, self._braked_upper
+            here = start[at]
+            slowed = None if step is self._step else (step[at], full[at], share)
             least, most = changes_within_reach(
-                start[at], memory.change[at], self.lower[at], self.upper[at], step[at], full[at], self._brake[at], share
+                here, memory.change[at], lower, upper, self._braked_step, self._braked_brake, slowed
             )
-            low[at] = np.minimum(np.maximum(start[at] + least, self.lower[at]), self.upper[at])
-            high[at] = np.minimum(np.maximum(start[at] + most, self.lower[at]), self.upper[at])
+            low[at] = np.minimum(np.maximum(here + least, lower), upper)
+            high[at] = np.minimum(np.maximum(here + most, lower), upper)
         bound = self._bound(memory, applied)
         if bound is not None:
             slack = TOLERANCE * (1.0 + np.abs(applied))  # of the brake, never of the range

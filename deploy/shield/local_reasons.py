@@ -19,7 +19,7 @@ from ...envs.constraint import (
 from .command_memory import CommandMemory, MemoryRule
 from .compiled import FlatCommands, Floats
 from .decision import Code
-from .discrete import SAME_LEVEL
+from .discrete import same_level
 from .together import Together
 
 SLACK = 1e-12
@@ -142,10 +142,10 @@ class LocalReasons:
             case AccelerationConstraint():
                 return c.per_second2 * self._period_s**2 - abs(value - self._start(i, before) - float(memory.change[i]))
             case TransitionConstraint():
-                legal = not moved or any(_same(before, a) and _same(value, b) for a, b in c.legal)
+                legal = not moved or any(same_level(before, a) and same_level(value, b) for a, b in c.legal)
                 return 1.0 if legal else -1.0
             case DwellConstraint():
-                bound = moved and (c.level is None or _same(before, c.level))
+                bound = moved and (c.level is None or same_level(before, c.level))
                 return float(memory.held_s[i]) - c.minimum_s if bound else c.minimum_s
             case SwitchesConstraint():
                 row = self._rule.counted.searchsorted([i])
@@ -159,10 +159,6 @@ class LocalReasons:
             if isinstance(c, RangeConstraint) and c.priority is None:
                 return min(max(before, c.minimum), c.maximum)
         return before
-
-
-def _same(value: float, level: float) -> bool:
-    return abs(value - level) <= SAME_LEVEL * (1.0 + abs(level))
 
 
 def _limit(c: Constraint, value: float) -> float | None:

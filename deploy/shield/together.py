@@ -14,7 +14,7 @@ import numpy as np
 
 from ...envs.constraint import ConflictConstraint, Declaration, ExclusiveConstraint
 from .compiled import FlatCommands, Floats, Indices
-from .discrete import Mask, at_level
+from .discrete import Mask, at_level, same_level
 
 Legal = Callable[[int, float], bool]
 """Whether a command, by index, may take a value this period."""
@@ -51,7 +51,7 @@ class Together:
         self, declaration: Declaration, flat: FlatCommands, lower: Floats, upper: Floats, stop_within: Floats
     ) -> None:
         self._neutral, self._span = flat.neutral, upper - lower
-        self._lower, self._upper, self._stop_within = lower, upper, stop_within
+        self._lower, self._stop_within = lower, stop_within
         self.hard = tuple(r for c in declaration.hard for r in _compiled(declaration, flat, c))
         self.soft = tuple(r for c in declaration.soft for r in _compiled(declaration, flat, c))
         parts = [r.at.reshape(-1) for r in (*self.hard, *self.soft)]
@@ -136,35 +136,34 @@ class Together:
     def _one_of(self, sent: Floats, reached: Reached, rule: _Exclusive, k: int, pins: dict[int, float]) -> None:
         """Let one signal of an exclusive set be off neutral."""
         index: list[int] = rule.at[k].tolist()
-        off = [i for i in index if not at_level(sent[i], self._neutral[i])]
-        rest = {i: self._rest(i, sent, reached, pins) for i in index}
+        neutral = dict(zip(index, rule.neutral[k].tolist(), strict=True))
+        before = dict(zip(index, reached.applied[index].tolist(), strict=True))
+        value = dict(zip(index, sent[index].tolist(), strict=True))
+        rest = {i: self._rest(i, reached, pins, neutral[i], before[i], value[i]) for i in index}
+        off = [i for i in index if not same_level(value[i], neutral[i])]
         must = [i for i in index if rest[i] is None]
-        # The farthest wins; of equals the one that is off neutral already, then the first.
-        winner = max(must or off, key=lambda i: (self._share(i, reached), not self._stands_at_neutral(i, reached), -i))
+
+        def rank(i: int) -> tuple[float, bool, int]:
+            """The farthest wins; of equals the one that is off neutral already, then the first."""
+            low, span = float(self._lower[i]), float(self._span[i])
+            asked = min(max(float(reached.asked[i]), low), low + span)
+            return abs(asked - neutral[i]) / (span or 1.0), not same_level(before[i], neutral[i]), -i
+
+        winner = max(must or off, key=rank)
         for i in off:
-            value = rest[i]
             if i != winner:
-                nearest = min(reached.options(i), key=lambda v: abs(v - self._neutral[i])) if value is None else value
-                sent[i] = nearest
+                back = rest[i]
+                sent[i] = min(reached.options(i), key=lambda v: abs(v - neutral[i])) if back is None else back
 
-    def _rest(self, i: int, sent: Floats, reached: Reached, pins: dict[int, float]) -> float | None:
+    def _rest(
+        self, i: int, reached: Reached, pins: dict[int, float], neutral: float, before: float, value: float
+    ) -> float | None:
         """A value at neutral that the command may take now and keep, None where there is none."""
-        before = float(reached.applied[i])
-        for value in (pins[i],) if i in pins else (float(sent[i]), float(self._neutral[i]), before):
-            if (
-                at_level(np.asarray(value), self._neutral[i])
-                and reached.legal(i, value)
-                and abs(value - before) <= self._stop_within[i]
-            ):
-                return value
+        within = float(self._stop_within[i])
+        for rest in (pins[i],) if i in pins else (value, neutral, before):
+            if same_level(rest, neutral) and abs(rest - before) <= within and reached.legal(i, rest):
+                return rest
         return None
-
-    def _share(self, i: int, reached: Reached) -> float:
-        asked = min(max(float(reached.asked[i]), float(self._lower[i])), float(self._upper[i]))
-        return abs(asked - float(self._neutral[i])) / float(self._span[i] or 1.0)
-
-    def _stands_at_neutral(self, i: int, reached: Reached) -> bool:
-        return bool(at_level(reached.applied[i], self._neutral[i]))
 
     def _refuse(
         self,
@@ -180,10 +179,10 @@ class Together:
             return False  # another pair's newcomer was this one
         pair = [(int(i), float(v)) for i, v in zip(rule.at[k], rule.level[k], strict=True)]
         # First to go: a newcomer before one that stands, then the later one.
-        pair.sort(key=lambda p: (not at_level(reached.applied[p[0]], np.asarray(p[1])), p[0]), reverse=True)
+        pair.sort(key=lambda p: (not same_level(float(reached.applied[p[0]]), p[1]), p[0]), reverse=True)
         for i, level in pair:
-            options = [v for v in reached.options(i) if not at_level(np.asarray(v), np.asarray(level))]
-            stay = [v for v in options if at_level(np.asarray(v), reached.applied[i])]
+            options = [v for v in reached.options(i) if not same_level(v, level)]
+            stay = [v for v in options if same_level(v, float(reached.applied[i]))]
             if i not in pins and stay:
                 sent[i] = pins[i] = stay[0]
                 return True

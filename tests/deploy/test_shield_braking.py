@@ -53,7 +53,7 @@ def test_from_any_state_under_the_rule_range_rate_and_acceleration_can_be_kept_a
     for _ in range(40):
         share = 1.0 if whole else float(rng.choice([0.0, 0.3, 1.0]))
         now = np.array([step * share])
-        least, most = changes_within_reach(x, change, low, high, now, now, a, share)
+        least, most = changes_within_reach(x, change, low, high, now, a, None if whole else (now, now, share))
         assert least[0] <= most[0]
         chosen = rng.choice([least[0], most[0], rng.uniform(least[0], most[0])])
         assert abs(chosen) <= now[0]
