@@ -12,7 +12,7 @@ from ...envs.nameplate import Group, Nameplate
 from ...envs.plant import Quality, Telemetry
 from .arrays import numeric
 from .decision import Code, InputState, Reason
-from .input_confusions import Conversions, swapped_assets, swapped_signals
+from .input_confusions import FIT, Conversions, swapped_assets, swapped_signals
 from .input_layout import NEVER, InputLayout, Part
 from .settings import ShieldSettings
 
@@ -132,9 +132,11 @@ class InputChecks:
         explained = np.full(layout.n, np.nan)
         if self._asks:
             gate = layout.calm * (1 + state.age)
-            far = state.ever & (faults < _SWAPPED) & ~((apart <= gate) & in_range)
-            if far.any():
-                self._explain(faults, explained, far, values, gate, state)
+            usable = state.ever & (faults < _SWAPPED)
+            far = usable & ~((apart <= gate) & in_range)
+            asked = far | (usable & (state.suspect > 0))
+            if asked.any():
+                self._explain(faults, explained, asked, apart, values, state)
             # what was once in the wrong place stays refused until it is back where it is expected
             suspected = far & (state.suspect > 0) & np.isnan(explained)
             faults[suspected] = np.maximum(faults, state.suspect)[suspected]
@@ -160,12 +162,17 @@ class InputChecks:
         return np.where(explained, faults, np.where(faults > 0, state.suspect, 0)).astype(np.int8)
 
     def reasons(self, part: Part, refused: Code | None, faults: Faults, read: Floats, accepted: Floats) -> list[Reason]:
-        """One for each bad value of a group, or one an asset where the group could not be read."""
+        """One for each bad value of a group; one an asset where all its values fail alike, or the group is not read."""
         group = part.group
         if refused is not None:
             return [Reason(f"{group.name}/{asset}", "", refused) for asset in group.assets]
-        found: list[Reason] = []
-        for flat in (part.first + np.flatnonzero(faults[part.rows])).tolist():
+        table = faults[part.rows].reshape(part.n_assets, part.n_signals)
+        alike = (table[:, :1] > 0).all(axis=1) & (table == table[:, :1]).all(axis=1) & (part.n_signals > 1)
+        found = [
+            Reason(f"{group.name}/{group.assets[i]}", "", CHECKS[table[i, 0] - 1])
+            for i in np.flatnonzero(alike).tolist()
+        ]
+        for flat in (part.first + np.flatnonzero(np.where(alike[:, None], 0, table))).tolist():
             i, k = divmod(flat - part.first, part.n_signals)
             signal, code = group.measured[k], CHECKS[faults[flat] - 1]
             limit: float | None = None
@@ -182,31 +189,33 @@ class InputChecks:
         return found
 
     def _explain(
-        self, faults: Faults, explained: Floats, far: Bools, values: Floats, gate: Floats, state: InputState
+        self, faults: Faults, explained: Floats, asked: Bools, apart: Floats, values: Floats, state: InputState
     ) -> None:
-        """Put in place what swaps and units explain; a swap goes before a unit, and two assets before two signals."""
+        """Put in place what swaps and units explain better than the values themselves do.
+
+        A swap goes before a unit, and two assets, which are refused whole, before two signals.
+        """
         layout = self._layout
-        inside = (state.reference > layout.low) & (state.reference < layout.high)
-        usable = faults < _SWAPPED
+        odd = asked & (state.reference > layout.low) & (state.reference < layout.high)
         for p, conversions in zip(layout.parts, self._conversions, strict=True):
             shape = (p.n_assets, p.n_signals)
-            moved = far[p.rows].reshape(shape)
-            rows = np.flatnonzero(moved.any(axis=1))
+            rows = np.flatnonzero(asked[p.rows].reshape(shape).any(axis=1))
             if not len(rows):
                 continue
-            fine = usable[p.rows].reshape(shape)[rows]
-            told = np.where(fine, values[p.rows].reshape(shape)[rows], np.nan)
-            expected, near, turn = (a[p.rows].reshape(shape)[rows] for a in (state.reference, gate, layout.turn))
-            open_ended = inside[p.rows].reshape(shape)[rows]
-            found = np.full(told.shape, np.nan)
-            code = np.zeros(told.shape, dtype=np.int8)
+            read = np.where(faults < _SWAPPED, values, np.nan)[p.rows].reshape(shape)[rows]
+            expected, near, turn, own = (
+                a[p.rows].reshape(shape)[rows] for a in (state.reference, FIT * layout.calm, layout.turn, apart)
+            )
+            may, could = asked[p.rows].reshape(shape)[rows], odd[p.rows].reshape(shape)[rows]
+            found, code = np.full(read.shape, np.nan), np.zeros(read.shape, dtype=np.int8)
             for number, answer in (
-                (_UNIT, conversions.fitting(told, expected, near)),
-                (_SWAPPED, swapped_signals(told, expected, near, turn, open_ended)),
-                (_SWAPPED, swapped_assets(told, expected, near, turn, open_ended)),
+                (_UNIT, conversions.fitting(read, expected, near)),
+                (_SWAPPED, swapped_signals(read, expected, near, turn, could)),
             ):
-                takes = moved[rows] & ~np.isnan(answer)
+                takes = may & (np.abs(answer - expected) < own)
                 found, code = np.where(takes, answer, found), np.where(takes, np.int8(number), code)
+            whole = swapped_assets(read, expected, near, turn, could)
+            found, code = np.where(np.isnan(whole), found, whole), np.where(np.isnan(whole), code, np.int8(_SWAPPED))
             at = p.first + (rows[:, None] * p.n_signals + np.arange(p.n_signals)[None, :])
             explained[at] = found
             faults[at] = np.maximum(faults[at], code)

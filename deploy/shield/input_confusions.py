@@ -52,6 +52,9 @@ CONFUSIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
     "%": (("pu", 0.01, 0.0),),
 }
 
+FIT = 0.3
+"""Share of ``confusion_step_pu`` within which a value fits what is expected of another place."""
+
 UNIT_FIT = 0.1
 """Share of the expected value within which a converted one fits: near 0 every unit looks alike, and none is found."""
 
@@ -74,38 +77,37 @@ class Conversions:
             for k, (_, scale, zero) in enumerate(row):
                 self._scale[k, column], self._zero[k, column] = scale, zero
 
-    def fitting(self, read: Floats, expected: Floats, gate: Floats) -> Floats:
-        """The converted values ``[R, O]`` that fit what is expected, NaN where none does."""
+    def fitting(self, read: Floats, expected: Floats, near: Floats) -> Floats:
+        """The converted values ``[R, O]`` that are ``near`` ``[R, O]`` what is expected, NaN where none is."""
         found = np.full(read.shape, np.nan)
         for scale, zero in zip(self._scale, self._zero, strict=True):
             converted = (read - zero) / scale
-            near = np.minimum(gate, np.where(zero == 0.0, UNIT_FIT * np.abs(expected), np.inf))
-            found = np.where(np.abs(converted - expected) <= near, converted, found)
+            most = np.minimum(near, np.where(zero == 0.0, UNIT_FIT * np.abs(expected), np.inf))
+            found = np.where(np.abs(converted - expected) <= most, converted, found)
         return found
 
 
-def swapped_signals(read: Floats, expected: Floats, gate: Floats, turn: Floats, inside: Bools) -> Floats:
+def swapped_signals(read: Floats, expected: Floats, near: Floats, turn: Floats, odd: Bools) -> Floats:
     """What two swapped signals of one asset would say in each other's place, ``[R, O]``, NaN where nothing is swapped.
 
-    ``gate`` ``[R, O]`` is how far a value may be from ``expected`` and still fit it; ``inside`` ``[R, O]``: what is
-    expected stands at no end of its range.
+    ``near`` ``[R, O]`` is how far a value may be from ``expected`` and still fit it; ``odd`` ``[R, O]``: what may be
+    swapped at all.
     """
     apart = np.abs(read[:, :, None] - expected[:, None, :])  # value k against what is expected of signal l
     apart = np.minimum(apart, np.abs(turn[:, None, :] - apart))
-    fits = apart <= gate[:, None, :]
-    own = np.diagonal(fits, axis1=1, axis2=2)
-    odd = inside & ~own
+    fits = apart <= near[:, None, :]
     swapped = fits & np.swapaxes(fits, 1, 2) & odd[:, :, None] & odd[:, None, :]
+    swapped &= ~np.eye(read.shape[1], dtype=np.bool_)
     # two pairs that share a signal explain nothing
     single = swapped & (swapped.sum(axis=1) == 1)[:, None, :] & (swapped.sum(axis=2) == 1)[:, :, None]
     return np.where(single.any(axis=2), np.take_along_axis(read, single.argmax(axis=2), axis=1), np.nan)
 
 
-def swapped_assets(read: Floats, expected: Floats, gate: Floats, turn: Floats, inside: Bools) -> Floats:
+def swapped_assets(read: Floats, expected: Floats, near: Floats, turn: Floats, odd: Bools) -> Floats:
     """What two swapped assets would say in each other's place, ``[R, O]``, NaN where nothing is swapped.
 
-    Two of the rows are swapped where each fits what is expected of the other in all signals, and neither fits itself in
-    at least :data:`DISTINCT_SIGNALS`.
+    Two of the rows are swapped where each fits what is expected of the other in all signals, better than it fits
+    itself, and at least :data:`DISTINCT_SIGNALS` of them are ``odd`` in both.
     """
     found = np.full(read.shape, np.nan)
     n = len(read)
@@ -113,14 +115,14 @@ def swapped_assets(read: Floats, expected: Floats, gate: Floats, turn: Floats, i
         return found
     apart = np.abs(read[:, None, :] - expected[None, :, :])  # asset i against what is expected of asset j
     apart = np.minimum(apart, np.abs(turn[None, :, :] - apart))
-    fits = apart <= gate[None, :, :]
-    own = fits[np.arange(n), np.arange(n)]
-    foreign = fits.all(axis=2)
-    odd = inside & ~own
-    distinct = odd[:, None, :] & odd[None, :, :]
-    swapped = foreign & foreign.T & (distinct.sum(axis=2) >= DISTINCT_SIGNALS)
+    fits = (apart <= near[None, :, :]).all(axis=2)
+    misfit = (apart / near[None, :, :]).sum(axis=2)
+    own = np.diagonal(misfit)
+    better = misfit + misfit.T < own[:, None] + own[None, :]
+    distinct = (odd[:, None, :] & odd[None, :, :]).sum(axis=2) >= DISTINCT_SIGNALS
+    swapped = fits & fits.T & better & distinct
     for i in np.flatnonzero(swapped.sum(axis=1) == 1):
         j = int(swapped[i].argmax())
         if swapped[j].sum() == 1:
-            found[i] = np.where(distinct[i, j], read[j], np.nan)
+            found[i] = read[j]
     return found

@@ -99,13 +99,14 @@ class InputGuard:
             found = self._good(telemetry, now_s, state, clock_s)
             if found is not None:
                 return found
-        return self._judged(telemetry, now_s, state, clock_s, estimate)
+        with np.errstate(all="ignore"):  # infinities are judged here, not warned of
+            return self._judged(telemetry, now_s, state, clock_s, estimate)
 
     def _good(self, telemetry: Telemetry, now_s: float, state: InputState, clock_s: float | None) -> Guarded | None:
         """The answer to a good reading after a good one; None at the first doubt."""
         clock = now_s if clock_s is None else clock_s
         last_clock, last_utc, sequence = state.clock_s, state.utc_s, telemetry.sequence
-        if not (isinstance(now_s, float) and isinstance(clock, float) and isinstance(sequence, int)):
+        if not (isinstance(now_s, float) and isinstance(clock, float) and isinstance(sequence, (int, np.integer))):
             return None
         if last_clock is None or last_utc is None or state.sequence is None or not sequence > state.sequence:
             return None
@@ -114,7 +115,7 @@ class InputGuard:
         layout = self._layout
         read = self._flat(telemetry.values, "d")
         times = self._flat(telemetry.source_time_s, "d")
-        quality = self._flat(telemetry.quality, "b")
+        quality = self._flat(telemetry.quality, "bhilq")
         if read is None or times is None or quality is None or quality.any():
             return None
         if not ((read >= layout.low) & (read <= layout.high)).all():
@@ -135,19 +136,19 @@ class InputGuard:
         past[state.n_read % KEPT_READINGS] = (oldest, newest, mark_of(read))
         after = InputState(
             read, state.ever, times, np.full(layout.n, clock), state.bad_count, read, state.age, state.suspect,
-            same, still, past, state.n_read + 1, sequence, now_s, clock, True,
+            same, still, past, state.n_read + 1, int(sequence), now_s, clock, True,
         )  # fmt: skip
         values = {p.group.name: read[p.first : p.end].reshape(p.n_assets, p.n_signals) for p in layout.parts}
         return Guarded(
             values, self._all_trusted, self._none_substituted, (), after, self._every, self._none, clean=True
         )
 
-    def _flat(self, table: Any, kind: str) -> NDArray[Any] | None:
+    def _flat(self, table: Any, kinds: str) -> NDArray[Any] | None:
         """A copy of all groups' arrays in one vector, None unless they are just what they should be."""
         found: list[NDArray[Any]] = []
         for p in self._layout.parts:
             raw = table.get(p.group.name) if type(table) is dict else None
-            if type(raw) is not np.ndarray or raw.dtype.char != kind or raw.shape != (p.n_assets, p.n_signals):
+            if type(raw) is not np.ndarray or raw.dtype.char not in kinds or raw.shape != (p.n_assets, p.n_signals):
                 return None
             found.append(raw.reshape(-1))
         return np.concatenate(found)
@@ -157,12 +158,11 @@ class InputGuard:
         layout, checks = self._layout, self._checks
         utc = _number(now_s)
         clock = utc if clock_s is None else _number(clock_s)
-        wrong = [
-            name
-            for name, now, last in (("utc_s", utc, state.utc_s), ("clock_s", clock, state.clock_s))
-            if now is None or (last is not None and now < last)
-        ]
-        reasons = [Reason("", name, Code.INPUT_CLOCK) for name in dict.fromkeys(wrong)]
+        clocks = [("utc_s", utc, state.utc_s)]
+        if clock_s is not None:
+            clocks.append(("clock_s", clock, state.clock_s))
+        wrong = [name for name, now, last in clocks if now is None or (last is not None and now < last)]
+        reasons = [Reason("", name, Code.INPUT_CLOCK) for name in wrong]
         reading, refused = checks.assembled(telemetry, utc, state)
         faults, reference, same, still, moved = checks.judged(reading, utc, clock, state)
         bad = faults > 0
