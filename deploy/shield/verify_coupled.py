@@ -82,6 +82,12 @@ class CoupledCheck:
     ) -> None:
         self._period_s = declaration.nameplate.period_s
         self._totals = tuple(_totals(declaration, commands, place))
+        self._ramped = tuple(t for t in self._totals if t.ramps)
+        steady = [t for t in self._totals if not t.ramps]
+        self._spans = tuple(
+            (t.span, tuple((u.minimum, u.maximum, u.weights) for u in steady if u.at == t.at))
+            for t in {t.at: t for t in steady}.values()
+        )
         self._pairs = tuple(_pairs(declaration, place))
         self._apart = tuple(_apart(declaration, commands, place))
         self._walls = tuple(
@@ -96,10 +102,8 @@ class CoupledCheck:
     ) -> tuple[str, ...]:  # fmt: skip
         """Names of the constraints that ``values`` (all commands of the site) break, in the order of declaration."""
         found: list[str] = []
-        for t in self._totals:
-            # the short way first, since most totals are well inside; a NaN is not, and goes the long way
-            if not (t.ramps or limits) and t.minimum <= sum(map(mul, t.weights, values[t.span])) <= t.maximum:
-                continue
+        short = not limits and self._all_inside(values)
+        for t in self._ramped if short else self._totals:
             if not self._total_kept(t, values, before, reach, elapsed_s, limits):
                 found.append(t.name)
         for p in self._pairs:
@@ -112,6 +116,16 @@ class CoupledCheck:
             if not _guarded(partial(_behind, w, values, before, reach, measured)):
                 found.append(w.constraint.name)
         return tuple(found)
+
+    def _all_inside(self, values: Sequence[float]) -> bool:
+        """Whether all totals without a ramp are within their declared ends: the short way, since most are. A NaN is
+        not, and goes the long way."""
+        for span, totals in self._spans:
+            x = values[span]
+            for minimum, maximum, weights in totals:
+                if not minimum <= sum(map(mul, weights, x)) <= maximum:
+                    return False
+        return True
 
     def _total_kept(
         self, t: Total, values: Sequence[float], before: Sequence[float], reach: Reach, elapsed_s: float,
@@ -285,7 +299,7 @@ def _totals(
         column = group.index("commanded", c.signal)
         first, n_signals = place[c.group, 0].first + column, len(group.commanded)
         at = range(first, first + n_signals * group.n_assets, n_signals)
-        weights = c.weights or (1.0,) * group.n_assets
+        weights = tuple(float(w) for w in c.weights or (1.0,) * group.n_assets)  # numpy's own floats are slow here
         own = [r for r in sum_rates if (r.group, r.signal, r.weights or weights) == (c.group, c.signal, weights)]
         if isinstance(c, SumRateConstraint):
             own = [c]
