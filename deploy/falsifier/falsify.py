@@ -25,7 +25,7 @@ class Finding:
     """One constraint: its least ``margin`` in its unit over all trials, and the schedule and seed that gave it.
 
     ``asked``: whether the shield promises it there. Under faulty messages, readings that are wrong or writes that get
-    lost, only constraints on commands are promised: nobody keeps what can't be seen or reached.
+    lost, only constraints on commands are promised, without accelerations: nobody keeps what can't be seen or reached.
     """
 
     constraint: str
@@ -132,7 +132,7 @@ def _parameters(schedules: list[Schedule]) -> Mapping[str, Floats]:
 
 
 def _asked(trial: Trial, name: str, faulty: bool) -> bool:
-    return not (faulty and name in trial.of_state)
+    return not (faulty and name in trial.needs_messages)
 
 
 def _objective(trial: Trial, outcome: Outcome, faulty: bool) -> Floats:

@@ -45,21 +45,23 @@ class TwinModel:
         self.declaration = declaration
         self.n_replicas = n_replicas
         self._torch = torch
-        self._twin = site.twin(config, n_replicas, "cpu", torch.float64)
+        self._twin = site.twin(config, n_replicas, "cpu", torch.float32)
         self.parameters = self._twin.parameter_specs
         self.present: dict[str, Bools] = {}
 
     def start(self, seeds: NDArray[np.int64], parameters: Mapping[str, Floats]) -> dict[str, Floats]:
         with self._torch.no_grad():
-            self._twin.set_parameters({name: self._torch.from_numpy(value) for name, value in parameters.items()})
+            self._twin.set_parameters(self._tensors(parameters))
             readings = self._twin.reset(self._torch.from_numpy(seeds))
         self.present = {name: value.cpu().numpy().copy() for name, value in readings.present.items()}
         return self._arrays(readings.measured)
 
     def step(self, commands: Mapping[str, Floats]) -> dict[str, Floats]:
         with self._torch.no_grad():
-            given = {name: self._torch.from_numpy(value) for name, value in commands.items()}
-            return self._arrays(self._twin.step(given).measured)
+            return self._arrays(self._twin.step(self._tensors(commands)).measured)
+
+    def _tensors(self, arrays: Mapping[str, Floats]) -> dict[str, Any]:
+        return {name: self._torch.from_numpy(value).to(self._twin.dtype) for name, value in arrays.items()}
 
     def _arrays(self, measured: Mapping[str, Any]) -> dict[str, Floats]:
         return {name: value.detach().cpu().numpy().astype(np.float64) for name, value in measured.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.constraint import (
+    AccelerationConstraint,
     BarrierConstraint,
     Declaration,
     History,
@@ -31,7 +32,10 @@ Measured = Mapping[str, Floats]
 
 TOLERANCE_PU = 1e-9
 """Rounding, as a share of a constraint's scale: less is no violation."""
-_OF_STATE = MeasuredConstraint | BarrierConstraint | SeparationConstraint | LookAheadConstraint
+_NEEDS_MESSAGES = (
+    MeasuredConstraint | BarrierConstraint | SeparationConstraint | LookAheadConstraint | AccelerationConstraint
+)
+"""What nobody can keep who is told wrongly; and a write that is lost stops a command as no acceleration could."""
 
 
 class Adversary(Protocol):
@@ -77,7 +81,7 @@ class Trial:
         kept = [c for c in model.declaration.constraints if not isinstance(c, LookAheadConstraint)]
         self.hard = tuple(c.name for c in kept if c.priority is None)
         self.soft = tuple(c.name for c in kept if c.priority is not None)
-        self.of_state = frozenset(c.name for c in kept if isinstance(c, _OF_STATE))
+        self.needs_messages = frozenset(c.name for c in kept if isinstance(c, _NEEDS_MESSAGES))
         self.scale = {c.name: self.margins.scale(c.name) for c in kept}
 
     def run(
