@@ -71,24 +71,43 @@ class Active(NamedTuple):
 class Coupled(NamedTuple):
     """``u``: ``[n]``, inside the reach. ``status``: ``UNCHANGED``, ``OPTIMAL`` or ``RELAXED`` where every hard row is
     kept; ``INFEASIBLE`` where this period's reach can't keep them, with the least violation; ``UNSOLVED`` where nothing
-    is known and ``u`` is as it came. ``relief``: ``[n]`` in -1, 0, 1, the direction that relieves the active rows."""
+    is known and ``u`` is as it came."""
 
     u: Floats
     status: Status
     active: tuple[Active, ...] = ()
-    relief: Floats | None = None
+
+    def relief(self) -> Floats:
+        """The direction in which each command relieves the active rows, ``[n]`` of -1, 0 and 1."""
+        found = np.zeros(len(self.u))
+        for row in self.active:
+            # where nothing has a price, as in least violation, the passed rows themselves say which way relieves
+            found[row.at] -= row.weights * (row.price or (1.0 if row.left > 0 else 0.0))
+        return np.sign(found)
 
 
-class _Rows(NamedTuple):
-    """One-sided rows ``matrix @ u[index] <= bounds`` of this period; ``room``: what rounding may take of each."""
+class _Sums(NamedTuple):
+    """One-sided rows of sums and their ramps, ``matrix @ u <= bounds``, as far as they are the same every period.
+
+    ``at``, ``weights``: the commands that a row has and their weights. ``room``: what rounding may take of each.
+    """
 
     matrix: Floats
-    bounds: Floats
+    at: tuple[Indices, ...]
+    weights: tuple[Floats, ...]
     room: Floats
     names: tuple[str, ...]
     codes: tuple[Code, ...]
-    signs: Floats
+    signs: tuple[float, ...]
     priorities: tuple[int | None, ...]
+
+
+class _Rows(NamedTuple):
+    """The rows of this period. ``allowed``: the bounds of sums with their room."""
+
+    sums: _Sums
+    bounds: Floats
+    allowed: Floats
     blocks: tuple[Block, ...]
 
 
@@ -127,14 +146,17 @@ class Coupling:
                 bounds.append(np.inf if end is None else sign * end if is_sum else 0.0)
                 rates.append(0.0 if is_sum or end is None else end)
                 priorities.append(c.priority)
-        self._matrix = np.array(rows, dtype=np.float64).reshape(len(rows), flat.n)
-        self._names, self._codes, self._priorities = tuple(names), tuple(codes), tuple(priorities)
-        self._signs, self._rates = np.array(signs), np.array(rates)
-        self._bounds = np.array(bounds)
-        self._room = KEPT * (np.abs(self._matrix) @ size)
+        matrix = np.array(rows, dtype=np.float64).reshape(len(rows), flat.n)
+        at = tuple(np.flatnonzero(row) for row in matrix)
+        self._sums = _Sums(
+            matrix, at, tuple(row[i] for row, i in zip(matrix, at, strict=True)), KEPT * (np.abs(matrix) @ size),
+            tuple(names), tuple(codes), tuple(signs), tuple(priorities),
+        )  # fmt: skip
+        self._matrix, self._room = matrix, self._sums.room
+        self._rates, self._bounds = np.array(rates), np.array(bounds)
         self._allowed = self._bounds + self._room
         self._on_rate = np.flatnonzero([code is Code.CONSTRAINT_SUM_RATE for code in codes])
-        self._rate_matrix = self._matrix[self._on_rate]
+        self._rate_matrix = matrix[self._on_rate]
         self._state = StateRows(declaration, flat)
         self._priority_of = {c.name: c.priority for c in declaration.constraints}
         self.sums = frozenset(c.name for c in declaration.constraints if isinstance(c, SumConstraint))
@@ -171,9 +193,7 @@ class Coupling:
         for b in blocks:
             if not b.finite:
                 return Coupled(u, Status.UNSOLVED)
-        rows = _Rows(
-            self._matrix, bounds, self._room, self._names, self._codes, self._signs, self._priorities, blocks
-        )  # fmt: skip
+        rows = _Rows(self._sums, bounds, allowed, blocks)
         return _Keeping(rows, u, u if wished is None else wished(), low, high, self.scale, self._priority_of).run(over)
 
     def _ends(self, applied: Floats, elapsed_s: float, limits: Limits | None) -> tuple[Floats, Floats]:
@@ -182,10 +202,10 @@ class Coupling:
         bounds = self._bounds.copy()
         if len(self._on_rate):
             bounds[self._on_rate] = self._rate_matrix @ applied + self._rates[self._on_rate] * elapsed_s
-        for k, name in enumerate(self._names) if limits else ():
-            if limits and name in limits and self._codes[k] is Code.CONSTRAINT_SUM:
+        for k, name in enumerate(self._sums.names) if limits else ():
+            if limits and name in limits and self._sums.codes[k] is Code.CONSTRAINT_SUM:
                 minimum, maximum = limits[name]
-                end = maximum if self._signs[k] > 0 else None if minimum is None else -minimum
+                end = maximum if self._sums.signs[k] > 0 else None if minimum is None else -minimum
                 if end is not None and end < bounds[k]:  # so asked, a NaN never wins
                     bounds[k] = end
         return bounds, bounds + self._room
@@ -210,7 +230,6 @@ class _Keeping:
     ) -> None:  # fmt: skip
         self._rows, self._u, self._wished, self._low, self._high, self._scale = rows, u, wished, low, high, scale
         self._priority_of = priority_of
-        self._allowed = rows.bounds + rows.room
 
     def run(self, over: Bools) -> Coupled:
         broken = np.flatnonzero(over)
@@ -230,26 +249,23 @@ class _Keeping:
 
     def _filled(self, broken: Indices) -> Coupled | None:
         """Each broken sum by itself, where no two share a command; None where that does not keep all rows."""
-        matrix, bounds = self._rows.matrix, self._rows.bounds
-        shares = matrix[broken] != 0
-        if len(broken) > 1 and (shares.sum(axis=0) > 1).any():
+        sums, bounds = self._rows.sums, self._rows.bounds
+        if len(broken) > 1 and (np.count_nonzero(sums.matrix[broken], axis=0) > 1).any():
             return None
         u, prices, unreachable = self._u.copy(), np.zeros(len(broken)), False
-        for k, row in enumerate(broken):
-            at = np.flatnonzero(shares[k])
+        for k, row in enumerate(broken.tolist()):
+            at = sums.at[row]
             sent, price, status = _filled_row(
-                self._wished[at], self._low[at], self._high[at], matrix[row, at], float(bounds[row])
+                self._wished[at], self._low[at], self._high[at], sums.weights[row], float(bounds[row])
             )
-            if status == SumStatus.INVALID or (
-                status == SumStatus.UNREACHABLE and self._rows.priorities[row] is not None
-            ):
+            if status == SumStatus.INVALID or (status == SumStatus.UNREACHABLE and sums.priorities[row] is not None):
                 return None
             unreachable |= status == SumStatus.UNREACHABLE
             u[at] = sent
             prices[k] = price / self._scale[at[0]] ** 2
-        passed = matrix @ u > self._allowed
+        passed = sums.matrix @ u > self._rows.allowed
         passed[broken] = False
-        if passed.any() or any(b.passed(u).any() for b in self._rows.blocks):
+        if np.count_nonzero(passed) or any(b.passed(u).any() for b in self._rows.blocks):
             return None
         status_ = Status.INFEASIBLE if unreachable else Status.OPTIMAL
         return self._coupled(u, status_, broken, prices, [])
@@ -272,7 +288,7 @@ class _Keeping:
             return None
         u = self._u.copy()
         u[index] = np.minimum(np.maximum(done.u * s, self._low[index]), self._high[index])
-        if (self._rows.matrix @ u > self._allowed).any():
+        if (self._rows.sums.matrix @ u > self._rows.allowed).any():
             return None
         for b in self._rows.blocks:
             passed = b.passed(u)
@@ -312,7 +328,7 @@ class _Keeping:
             elif hard and bool((left < -KEPT * (1.0 + np.abs(bounds))).any()):
                 return None
             # what the program was told of is as good as it gets; what it was not told of must be kept
-            passed = rows.matrix @ u > self._allowed
+            passed = rows.sums.matrix @ u > rows.allowed
             passed[sums] = False
             more = [np.setdiff1d(np.flatnonzero(b.passed(u)), s) for b, s in parts]
             if not passed.any() and not any(len(m) for m in more):
@@ -330,9 +346,9 @@ class _Keeping:
     ) -> tuple[Floats, Floats, list[int | None]]:
         rows = self._rows
         n = len(self._u)
-        a, bounds = [rows.matrix[sums]], [rows.bounds[sums]]
-        ranks = [rows.priorities[k] for k in sums]
-        codes = [rows.codes[k] for k in sums]
+        a, bounds = [rows.sums.matrix[sums]], [rows.bounds[sums]]
+        ranks = [rows.sums.priorities[k] for k in sums]
+        codes = [rows.sums.codes[k] for k in sums]
         for block, which in parts:
             a.append(block.dense(which, n))
             bounds.append(block.bounds[which])
@@ -345,21 +361,21 @@ class _Keeping:
         return np.concatenate(a), np.concatenate(bounds), ranks
 
     def _coupled(
-        self, u: Floats, status: Status, sums: Indices, prices: Floats, parts: list[tuple[Block, Indices]]
+        self, u: Floats, status: Status, of_sums: Indices, prices: Floats, parts: list[tuple[Block, Indices]]
     ) -> Coupled:
-        rows = self._rows
+        rows, sums = self._rows, self._rows.sums
         found: list[Active] = []
-        for k, row in enumerate(sums.tolist()):
-            at = np.flatnonzero(rows.matrix[row])
-            weights, bound = rows.matrix[row, at], float(rows.bounds[row])
+        for k, row in enumerate(of_sums.tolist()):
+            at, weights, bound = sums.at[row], sums.weights[row], float(rows.bounds[row])
             margin = bound - float(weights @ self._wished[at])
-            left = max(float(weights @ u[at]) - bound - 100.0 * float(rows.room[row]), 0.0)
-            hard = rows.priorities[row] is None
-            sign = float(rows.signs[row])
+            left = max(float(weights @ u[at]) - bound - 100.0 * float(sums.room[row]), 0.0)
             found.append(
-                Active(rows.names[row], rows.codes[row], at, weights, bound, float(prices[k]), margin, left, sign, hard)
-            )
-        k = len(sums)
+                Active(
+                    sums.names[row], sums.codes[row], at, weights, bound, float(prices[k]), margin, left,
+                    sums.signs[row], sums.priorities[row] is None,
+                )
+            )  # fmt: skip
+        k = len(of_sums)
         for block, which in parts:
             hard = self._priority_of[block.name] is None
             for row in which.tolist():
@@ -371,8 +387,4 @@ class _Keeping:
                     Active(block.name, block.code, at, weights, bound, float(prices[k]), margin, left, 1.0, hard)
                 )
                 k += 1
-        relief = np.zeros(len(u))
-        for row_ in found:
-            # where nothing has a price, as in least violation, the passed rows themselves say which way relieves
-            relief[row_.at] -= row_.weights * (row_.price or (1.0 if row_.left > 0 else 0.0))
-        return Coupled(u, status, tuple(found), np.sign(relief))
+        return Coupled(u, status, tuple(found))

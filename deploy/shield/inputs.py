@@ -78,7 +78,7 @@ class InputGuard:
             good=middle, ever=np.zeros(n, dtype=np.bool_), source_time_s=np.full(n, -np.inf),
             moved_s=np.full(n, np.inf), bad_count=counts, reference=middle, age=counts,
             suspect=np.zeros(n, dtype=np.int8), same_count=counts, still_count=counts,
-            past=np.full((KEPT_READINGS, 3), np.nan),
+            gate=np.maximum(self._layout.span, self._layout.calm), past=np.full((KEPT_READINGS, 3), np.nan),
         )  # fmt: skip
 
     def guard(
@@ -116,16 +116,24 @@ class InputGuard:
         read = self._flat(telemetry.values, "d")
         times = self._flat(telemetry.source_time_s, "d")
         quality = self._flat(telemetry.quality, "bhilq")
-        if read is None or times is None or quality is None or quality.any():
+        if read is None or times is None or quality is None or np.count_nonzero(quality):
             return None
-        if not ((read >= layout.low) & (read <= layout.high)).all():
+        if np.count_nonzero((read >= layout.low) & (read <= layout.high)) < layout.n:
             return None
-        if self._limited and not (layout.distance(read, state.good) <= self._limit).all():
-            return None
+        gate, quiet = state.gate, state.quiet
+        if self._limited:
+            apart = layout.distance(read, state.good)
+            if not (apart <= (self._limit if quiet else np.minimum(layout.jump, gate))).all():
+                return None
+            if not quiet or not (apart <= self._still).all():
+                gate = layout.gates(gate, apart)
+                quiet = bool((gate <= layout.calm).all())
         oldest, newest = float(np.minimum.reduce(times)), float(np.maximum.reduce(times))
         if not (now_s - oldest <= self._max_age_s and newest - now_s <= self._settings.max_future_s):
             return None
-        if not (times > state.source_time_s).all():  # a source that stood still, however shortly, is looked at closely
+        if (
+            np.count_nonzero(times > state.source_time_s) < layout.n
+        ):  # what stood still, if shortly, is looked at closely
             return None
         same, still = state.same_count, state.still_count
         if layout.counts:
@@ -136,7 +144,7 @@ class InputGuard:
         past[state.n_read % KEPT_READINGS] = (oldest, newest, mark_of(read))
         after = InputState(
             read, state.ever, times, np.full(layout.n, clock), state.bad_count, read, state.age, state.suspect,
-            same, still, past, state.n_read + 1, int(sequence), now_s, clock, True,
+            same, still, gate, past, state.n_read + 1, int(sequence), now_s, clock, True, quiet,
         )  # fmt: skip
         values = {p.group.name: read[p.first : p.end].reshape(p.n_assets, p.n_signals) for p in layout.parts}
         return Guarded(
@@ -151,7 +159,7 @@ class InputGuard:
             if type(raw) is not np.ndarray or raw.dtype.char not in kinds or raw.shape != (p.n_assets, p.n_signals):
                 return None
             found.append(raw.reshape(-1))
-        return np.concatenate(found)
+        return found[0].copy() if len(found) == 1 else np.concatenate(found)
 
     def _judged(self, telemetry: Any, now_s: Any, state: InputState, clock_s: Any, estimate: Arrays | None) -> Guarded:
         """Every value judged by every check."""
@@ -164,7 +172,7 @@ class InputGuard:
         wrong = [name for name, now, last in clocks if now is None or (last is not None and now < last)]
         reasons = [Reason("", name, Code.INPUT_CLOCK) for name in wrong]
         reading, refused = checks.assembled(telemetry, utc, state)
-        faults, reference, same, still, moved = checks.judged(reading, utc, clock, state)
+        faults, reference, same, still, moved, apart = checks.judged(reading, utc, clock, state)
         bad = faults > 0
         good = np.where(bad, state.good, np.minimum(np.maximum(reading.values, layout.low), layout.high))
         bad_count = np.where(bad, np.minimum(state.bad_count + 1, 2**30), 0).astype(np.int32)
@@ -182,14 +190,17 @@ class InputGuard:
             past[n_read % KEPT_READINGS] = reading.mark
             n_read += 1
         clean = not (wrong or refused or bad.any())
+        gate = np.where(bad | ~state.ever, state.gate, layout.gates(state.gate, np.where(bad, 0.0, apart)))
         after = InputState(
             good=good, ever=ever, source_time_s=np.where(bad, state.source_time_s, reading.times_s), moved_s=moved,
             bad_count=bad_count, reference=good if clean else np.where(bad & explained, reference,
                                                                        np.where(bad, state.reference, good)),
             age=np.where(bad & ~explained, np.minimum(state.age + 1, 2**30), 0).astype(np.int32),
-            suspect=checks.suspects(faults, explained, state), same_count=same, still_count=still, past=past,
+            suspect=checks.suspects(faults, explained, state), same_count=same, still_count=still, gate=gate,
+            past=past,
             n_read=n_read, sequence=reading.sequence, utc_s=state.utc_s if utc is None else utc,
             clock_s=state.clock_s if clock is None else clock, clean=clean,
+            quiet=bool((gate <= layout.calm).all()),
         )  # fmt: skip
         trusted, substituted = self._every.copy(), self._none.copy()
         for p in layout.parts:

@@ -184,16 +184,16 @@ class Keeping:
             found = keep(local, np.where(own, local, least), np.where(own, local, most))
         if found is None or found.status in (Status.INFEASIBLE, Status.UNSOLVED):
             found = keep(local, least, most)
-        if not self._settles or found.relief is None:
+        if not self._settles or not found.active:
             return found
-        settled = self.local.settle(found.u, period.memory, period.applied, low, high, found.relief)
+        settled = self.local.settle(found.u, period.memory, period.applied, low, high, found.relief())
         if np.array_equal(settled, found.u):
             return found
         # with levels chosen, the others make no more room than is still needed
         at = self.local.discrete | (settled != found.u)
         again = keep(np.where(at, settled, local), np.where(at, settled, least), np.where(at, settled, most))
         status = Status.OPTIMAL if again.status is Status.UNCHANGED else again.status
-        return Coupled(again.u, status, again.active + found.active, found.relief)
+        return Coupled(again.u, status, again.active + found.active)
 
     def _tell_unreachable(self, coupled: Coupled, sent: Sent) -> None:
         """Sums go to a limit as fast as they can; barriers and distances that can't be kept end the policy's part."""

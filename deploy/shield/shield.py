@@ -131,11 +131,8 @@ class Shield:
         prediction: Arrays | None = None,
     ) -> Guarded:
         """What a policy may see of this reading; :meth:`filter` judges the same reading the same way."""
-        try:
-            with np.errstate(all="ignore"):  # infinities are judged here, not warned of
-                return self._guard.guard(telemetry, now_s, state.inputs, clock_s=clock_s, estimate=prediction)
-        except Exception:  # noqa: BLE001 - whatever came in: no reading is worth the loop
-            return self._guard.guard(None, now_s, state.inputs)
+        with np.errstate(all="ignore"):  # infinities are judged here, not warned of
+            return self._guarded(telemetry, now_s, state, clock_s, prediction)
 
     def filter(
         self,
@@ -163,7 +160,7 @@ class Shield:
         try:
             with np.errstate(all="ignore"):  # infinities are judged here, not warned of
                 return self._filter(telemetry, proposed, now_s, state, absent, orders, clock_s, prediction, causes)
-        except Exception:  # last line of defence: a fault in the shield itself must not reach the plant
+        except Exception:  # noqa: BLE001 - last line of defence: a fault in the shield itself must not reach the plant
             _LOG.exception("the shield failed; its last resort answers")
             return self._last_resort(now_s, clock_s, state)
 
@@ -235,7 +232,7 @@ class Shield:
         orders: Any, clock_s: float | None, prediction: Arrays | None, causes: Iterable[Cause],
     ) -> Decision:  # fmt: skip
         own_clock_s = now_s if clock_s is None else clock_s
-        guarded = self.guard(telemetry, now_s, state, clock_s=clock_s, prediction=prediction)
+        guarded = self._guarded(telemetry, now_s, state, clock_s, prediction)
         inputs = None if guarded.clean else Inputs(guarded.agents_trusted, guarded.agents_substituted)
         proposal = read_proposal(proposed, self.flat, absent)
         asks = judge(orders, self._agents, self._keeping.coupling.sums)
@@ -297,6 +294,14 @@ class Shield:
             advised,
             partial(self._stand_by, after, guarded, modes),
         )
+
+    def _guarded(
+        self, telemetry: Any, now_s: float, state: ShieldState, clock_s: float | None, prediction: Arrays | None
+    ) -> Guarded:
+        try:
+            return self._guard.guard(telemetry, now_s, state.inputs, clock_s=clock_s, estimate=prediction)
+        except Exception:  # noqa: BLE001 - whatever came in: no reading is worth the loop
+            return self._guard.guard(None, now_s, state.inputs)
 
     def _raised(
         self,
