@@ -1,7 +1,8 @@
 """Between an asset's leases and its shield: the ceiling of this period as an order, and the report that goes out.
 
     orders = edge.orders(state, clock_s)
-    decision = shield.filter(telemetry, proposed, now_s, memory, orders=orders, clock_s=clock_s)
+    causes = edge.causes(state, clock_s)
+    decision = shield.filter(telemetry, proposed, now_s, memory, orders=orders, clock_s=clock_s, causes=causes)
     state, report = edge.report(state, clock_s, sent, demand)
 
 The shield keeps the ceiling like any hard limit, so what a lease allows goes through every stage that a command goes
@@ -16,6 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ..shield.causes import Cause
 from ..shield.orders import Orders
 from .alone import LeasedRow
 from .lease import Holder, HolderState
@@ -78,6 +80,10 @@ class Edge:
         low, high = asked.limits.get(self.row.name, (None, None))
         ends = (low, maximum if high is None else min(high, maximum))
         return replace(asked, limits={**asked.limits, self.row.name: ends})
+
+    def causes(self, state: EdgeState, clock_s: float) -> tuple[Cause, ...]:
+        """What the shield is to be told: that the lease's reckoning has failed, or nothing."""
+        return (Cause.LEASE_LOST,) if state.failed or not clock_s >= state.clock_s else ()
 
     def take(self, state: EdgeState, message: Any, clock_s: float) -> EdgeState:
         """The state after an assignment came in; the same where it is refused, whatever it is."""

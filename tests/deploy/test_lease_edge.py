@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twinloop.deploy.leases import Assignment, Edge, LeaseTerms, alone, leased_row
 from twinloop.deploy.leases.alone import FALL_PART
 from twinloop.deploy.shield import Shield
+from twinloop.deploy.shield.causes import Cause
 from twinloop.deploy.shield.orders import Orders
 from twinloop.envs.constraint import (
     AccelerationConstraint,
@@ -131,8 +132,10 @@ def test_a_clock_that_is_wrong_leaves_no_more_than_the_share_until_a_restart(clo
     assert own.ceiling(state, clock_s) == 2.0
     state, report = own.report(state, clock_s, 3.0, 5.0)
     assert report is None
+    assert own.causes(state, 1.0) == (Cause.LEASE_LOST,)
     assert own.ceiling(state, 1.0) == 2.0
     again = own.start(2, 1.0, 2.0)
+    assert own.causes(again, 1.0) == ()
     assert own.report(again, 1.0, 2.0, 5.0)[1] is not None
 
 

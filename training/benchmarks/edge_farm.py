@@ -96,7 +96,13 @@ class EdgeFarm:
         seen, taken_s = {"turbine": np.array([[available_mw]])}, {"turbine": np.array([[float(now)]])}
         telemetry = Telemetry(seen, taken_s, {"turbine": GOOD}, float(now), now)
         decision = self.shields[i].filter(
-            telemetry, {"turbine": seen["turbine"].copy()}, float(now), self.memories[i], orders=orders, clock_s=clock_s
+            telemetry,
+            {"turbine": seen["turbine"].copy()},
+            float(now),
+            self.memories[i],
+            orders=orders,
+            clock_s=clock_s,
+            causes=edge.causes(self.states[i], clock_s),
         )
         self.memories[i] = decision.state
         self.commands[i] = decision.commands["turbine"][0, 0]
