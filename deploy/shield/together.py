@@ -113,8 +113,10 @@ class Together:
                 broken = self._broken(sent, reached, one)
                 if broken:
                     sent = sent.copy() if sent is u else sent
-                    for k in broken:
-                        self._one_of(sent, reached, one, k, pins)
+                    rows = one.at[broken]
+                    numbers = (rows, one.neutral[broken], reached.applied[rows], sent[rows])
+                    for row in zip(*(x.tolist() for x in numbers), strict=True):
+                        self._one_of(sent, reached, pins, *row)
             clashes = [(r, k) for r in conflicts for k in self._broken(sent, reached, r)]
             refused = [self._refuse(sent, reached, conflicts, r, k, pins) for r, k in clashes]
             if not any(refused):
@@ -133,12 +135,19 @@ class Together:
         n_off = off.sum(axis=1) + np.where(off.any(axis=1), passing.sum(axis=1), 0)
         return list(np.flatnonzero(n_off > 1))
 
-    def _one_of(self, sent: Floats, reached: Reached, rule: _Exclusive, k: int, pins: dict[int, float]) -> None:
-        """Let one signal of an exclusive set be off neutral."""
-        index: list[int] = rule.at[k].tolist()
-        neutral = dict(zip(index, rule.neutral[k].tolist(), strict=True))
-        before = dict(zip(index, reached.applied[index].tolist(), strict=True))
-        value = dict(zip(index, sent[index].tolist(), strict=True))
+    def _one_of(
+        self,
+        sent: Floats,
+        reached: Reached,
+        pins: dict[int, float],
+        index: list[int],
+        neutrals: list[float],
+        befores: list[float],
+        values: list[float],
+    ) -> None:
+        """Let one signal of an exclusive set, ``index``, be off neutral."""
+        neutral, before = dict(zip(index, neutrals, strict=True)), dict(zip(index, befores, strict=True))
+        value = dict(zip(index, values, strict=True))
         rest = {i: self._rest(i, reached, pins, neutral[i], before[i], value[i]) for i in index}
         off = [i for i in index if not same_level(value[i], neutral[i])]
         must = [i for i in index if rest[i] is None]

@@ -1,7 +1,11 @@
-"""Local limits: closed forms, and the margins of the declaration as referee over random declarations and sequences."""
+"""Local limits: closed forms, and the margins of the declaration as referee over random declarations and sequences.
+
+``TWINLOOP_EXAMPLES`` sets how many sequences are drawn for each property, 300 where it is not set.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -35,6 +39,7 @@ from twinloop.envs.nameplate import Group, Nameplate, Signal
 
 Floats = NDArray[np.float64]
 DT_S = 600.0
+EXAMPLES = int(os.environ.get("TWINLOOP_EXAMPLES", "300"))
 MEASURED = (Signal("x_m", "m", -10.0, 10.0),)
 
 
@@ -440,7 +445,7 @@ def asked_of(rng: np.random.Generator, s: Site) -> Floats:
     return s.flat.neutral.copy()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(declarations(), ASKED, st.integers(3, 14))
 def test_whatever_is_asked_the_referee_finds_every_hard_constraint_kept(
     declaration: Declaration, seed: int, n_periods: int
@@ -464,7 +469,7 @@ def test_whatever_is_asked_the_referee_finds_every_hard_constraint_kept(
         s.send(sent)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(declarations(), ASKED, st.integers(3, 10))
 def test_legal_commands_come_back_unchanged(declaration: Declaration, seed: int, n_periods: int) -> None:
     """Where nothing has to be able to brake, the referee's word is enough; a soft constraint may still object."""
@@ -482,7 +487,7 @@ def test_legal_commands_come_back_unchanged(declaration: Declaration, seed: int,
         s.send(sent)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(declarations(), ASKED, st.integers(3, 14))
 def test_irregular_clocks_leave_the_range_and_empty_the_reach_never(
     declaration: Declaration, seed: int, n_periods: int
@@ -497,12 +502,13 @@ def test_irregular_clocks_leave_the_range_and_empty_the_reach_never(
         assert (sent <= s.limits.upper).all()
         assert (low <= sent).all()
         assert (sent <= high).all()
-        names = ("range", "rate", "dwell", "switches", "exclusive", "green")
+        # Stopping short may take more than the brake; the referee counts switches in whole periods.
+        kinds = {name.rpartition(" ")[2] for name in s.broken(sent)}
+        assert kinds <= {"acceleration", "switches"}
         s.send(sent, elapsed_s)
-        del names
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(declarations(), ASKED)
 def test_from_any_state_at_all_an_answer_in_range_is_found(declaration: Declaration, seed: int) -> None:
     s, rng = Site(declaration), np.random.default_rng(seed)
