@@ -154,9 +154,10 @@ class InputState:
     ``reference``: where the value is believed to be, which is ``good`` unless it was seen in another place or unit;
     ``age``: periods since then; ``suspect``: place in the list of checks of a confusion that was found and not yet
     cleared, 0 for none; ``same_count``: readings in a row with an unchanged value; ``still_count``: those while most
-    peers moved. ``past`` ``[K, 3]``: marks of the last readings, ``n_read`` of them so far. ``sequence``: the newest
-    accepted reading; ``utc_s``, ``clock_s``: both clocks at the last call. ``clean``: the last reading was good
-    throughout.
+    peers moved; ``gate``: how far it may move before it is asked whether it was swapped or is in another unit, learnt
+    from its own steps. ``past`` ``[K, 3]``: marks of the last readings, ``n_read`` of them so far. ``sequence``: the
+    newest accepted reading; ``utc_s``, ``clock_s``: both clocks at the last call. ``clean``: the last reading was good
+    throughout; ``quiet``: every gate is as narrow as it gets.
     """
 
     good: Floats
@@ -169,12 +170,14 @@ class InputState:
     suspect: NDArray[np.int8]
     same_count: Counts
     still_count: Counts
+    gate: Floats
     past: Floats
     n_read: int = 0
     sequence: int | None = None
     utc_s: float | None = None
     clock_s: float | None = None
     clean: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True)

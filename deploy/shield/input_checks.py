@@ -98,9 +98,10 @@ class InputChecks:
 
     def judged(
         self, reading: Reading, utc_s: float | None, clock_s: float | None, state: InputState
-    ) -> tuple[Faults, Floats, Counts, Counts, Floats]:
+    ) -> tuple[Faults, Floats, Counts, Counts, Floats, Floats]:
         """Faults ``[M]`` (0 where all is well, else one plus the place in :data:`CHECKS` of the gravest), where each
-        value really is if that is explained (NaN else), the counts of unchanged values, and when sources moved on."""
+        value really is if that is explained (NaN else), the counts of unchanged values, when sources moved on, and how
+        far each value is from where it was believed to be."""
         layout, values, times = self._layout, reading.values, reading.times_s
         same, still = self.counts(values, state)
         same, still = (
@@ -131,7 +132,7 @@ class InputChecks:
             faults[~fine] = number
         explained = np.full(layout.n, np.nan)
         if self._asks:
-            gate = layout.calm * (1 + state.age)
+            gate = state.gate * (1 + state.age)
             usable = state.ever & (faults < _SWAPPED)
             far = usable & ~((apart <= gate) & in_range)
             asked = far | (usable & (state.suspect > 0))
@@ -140,7 +141,7 @@ class InputChecks:
             # what was once in the wrong place stays refused until it is back where it is expected
             suspected = far & (state.suspect > 0) & np.isnan(explained)
             faults[suspected] = np.maximum(faults, state.suspect)[suspected]
-        return faults, explained, same, still, moved
+        return faults, explained, same, still, moved, apart
 
     def counts(self, values: Floats, state: InputState) -> tuple[Counts, Counts]:
         """Readings in a row ``[M]`` with an unchanged value, and of those the ones while most peers moved."""

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Counts = NDArray[np.int32]
 
+STEPS_IN_GATE = 3.0
+"""A gate is as wide as so many of the largest steps that the signal took lately."""
+
 NEVER = 2**30
 """Periods after which something happens that never happens."""
 
@@ -53,9 +56,9 @@ class Part:
 @dataclass(frozen=True)
 class InputLayout:
     """``low``, ``high``, ``span``: the declared ranges; ``turn``: a full turn of an angle, infinite for other signals;
-    ``jump``: how far a value may move in a period, infinite where nothing is declared; ``calm``: how far it may move
-    before it is asked whether it was swapped or is in another unit; ``frozen_after``, ``stuck_after``: counts, ``[M]``
-    each."""
+    ``jump``: how far a value may move in a period, infinite where nothing is declared; ``calm``: how far it may at
+    least move before it is asked whether it was swapped or is in another unit; ``frozen_after``, ``stuck_after``:
+    counts, ``[M]`` each. ``forgets``: what is left of a gate after a period."""
 
     parts: tuple[Part, ...]
     low: Floats
@@ -68,10 +71,15 @@ class InputLayout:
     stuck_after: Counts
     counts: bool
     turns: bool
+    forgets: float
 
     @property
     def n(self) -> int:
         return len(self.low)
+
+    def gates(self, gate: Floats, apart: Floats) -> Floats:
+        """The gates ``[M]`` after steps ``apart`` ``[M]`` that were believed: a signal that steps far does so again."""
+        return np.maximum(np.maximum(gate * self.forgets, apart * STEPS_IN_GATE), self.calm)
 
     def distance(self, a: Floats, b: Floats) -> Floats:
         """How far values ``[M]`` are apart; angles the short way round."""
@@ -111,6 +119,7 @@ def input_layout(nameplate: Nameplate, settings: ShieldSettings) -> InputLayout:
         tuple(parts), low, high, high - low, turn, jump, calm,
         after(settings.frozen_after_periods), after(settings.stuck_after_periods),
         bool(settings.frozen_after_periods or settings.stuck_after_periods), bool(np.isfinite(turn).any()),
+        1.0 if step is None else min(1.0, step) ** (1.0 / settings.confusion_learn_periods),
     )  # fmt: skip
 
 

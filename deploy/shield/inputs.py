@@ -23,7 +23,7 @@ from ...envs.plant import Arrays, Telemetry
 from .arrays import numeric
 from .decision import BoolArrays, Code, InputState, Reason
 from .input_checks import KEPT_READINGS, InputChecks, mark_of
-from .input_layout import input_layout
+from .input_layout import STEPS_IN_GATE, input_layout
 from .settings import ShieldSettings
 
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ class InputGuard:
         self._layout = input_layout(nameplate, settings)
         self._checks = InputChecks(nameplate, settings, self._layout)
         self._max_age_s = settings.max_age_periods * nameplate.period_s
-        self._limit = np.minimum(self._layout.jump, self._layout.calm)
+        self._limit = np.minimum(self._layout.jump, self._layout.calm / STEPS_IN_GATE)
         self._limited = bool(np.isfinite(self._limit).any())
         self._every = np.ones(len(nameplate.agents), dtype=np.bool_)
         self._none = np.zeros(len(nameplate.agents), dtype=np.bool_)
@@ -123,9 +123,9 @@ class InputGuard:
         gate, quiet = state.gate, state.quiet
         if self._limited:
             apart = layout.distance(read, state.good)
-            if not (apart <= (self._limit if quiet else np.minimum(layout.jump, gate))).all():
-                return None
-            if not quiet or not (apart <= self._still).all():
+            if not (quiet and (apart <= self._limit).all()):  # else the gates stay as they are
+                if not (apart <= np.minimum(layout.jump, gate)).all():
+                    return None
                 gate = layout.gates(gate, apart)
                 quiet = bool((gate <= layout.calm).all())
         oldest, newest = float(np.minimum.reduce(times)), float(np.maximum.reduce(times))

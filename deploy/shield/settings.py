@@ -36,6 +36,10 @@ class ShieldSettings(Strict):
         description="change in a period, as a share of the range, from which on a swap or another unit is looked for; "
         "null never looks",
     )
+    confusion_learn_periods: PositiveInt = Field(
+        default=50,
+        description="periods in which a far step of a signal is forgotten; until then such steps are no confusion",
+    )
     estimate_periods: NonNegativeInt = Field(
         default=5, description="periods that a bad value is replaced by the twin's estimate, where there is one"
     )

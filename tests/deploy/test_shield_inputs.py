@@ -74,7 +74,8 @@ def changed(value: float, asset: int, signal: int, rows: Floats = ROWS) -> Float
 
 
 def guard_of(**settings_of: Any) -> InputGuard:
-    return InputGuard(SITE, ShieldSettings(**settings_of))
+    """A guard that learns within a period how far signals step."""
+    return InputGuard(SITE, ShieldSettings(**{"confusion_learn_periods": 1, **settings_of}))
 
 
 def believe(guard: InputGuard, state: InputState, number: int, values: Floats = ROWS, **more: Any) -> Guarded:
@@ -172,7 +173,9 @@ def test_every_unit_of_the_table_is_told_from_its_confusions() -> None:
     for unit, others in CONFUSIONS.items():
         signal = Signal("x", unit, -1e6, 1e6)
         plate = Nameplate("units", 1.0, (Group("g", ("a",), measured=(signal,), commanded=COMMANDED),))
-        guard = InputGuard(plate, ShieldSettings(confusion_step_pu=1e-5))  # the range is wide, so look at small steps
+        guard = InputGuard(
+            plate, ShieldSettings(confusion_step_pu=1e-5, confusion_learn_periods=1)
+        )  # the range is wide, so look at small steps
         for other, scale, zero in others:
             state, good = guard.start(), 300.0
             for number, value in enumerate((good, good, good * scale + zero)):
@@ -241,6 +244,18 @@ def test_flags_that_change_places_are_no_swap() -> None:
         found = guard.guard(plain("cell", array, now_s, number), now_s, guard.start() if state is None else state)
         assert not found.reasons
         state = found.state
+
+
+def test_steps_as_far_as_a_signal_takes_them_anyway_are_no_confusion() -> None:
+    """Bang-bang commands make turbines exchange what they say; only a signal that is calm by habit tells by a step."""
+    guard = guard_of(confusion_learn_periods=20)
+    state, found = warm(guard, 1), []
+    for number in range(1, 61):  # restless for 20 periods, then calm, then swapped again
+        rows = ROWS[[2, 1, 0]] if (number < 20 and number % 3 == 0) or number == 60 else ROWS
+        answer = believe(guard, state, number, rows)
+        found.append({r.code for r in answer.reasons})
+        state = answer.state
+    assert found == [set()] * 59 + [{Code.INPUT_SWAPPED}]
 
 
 def test_confusions_are_not_looked_for_where_they_are_switched_off() -> None:
@@ -444,11 +459,12 @@ def test_the_short_way_gives_what_the_whole_way_gives(seed: int, step: float, ju
     guard = guard_of(
         jump_per_s={"speed_mps": 1.0} if jumps else {},
         stuck_after_periods={"oil_degc": 50} if counts else {},
+        confusion_learn_periods=1 + seed % 20,
     )
     rng = np.random.default_rng(seed)
     low, high = SITE.groups[0].lower("measured"), SITE.groups[0].upper("measured")
     values, short, whole = ROWS, guard.start(), guard.start()
-    for number in range(12):
+    for number in range(15):
         values = np.clip(values + step * (high - low) * rng.uniform(-1.0, 1.0, ROWS.shape), low, high)
         a = believe(guard, short, number, values)
         b = believe(guard, dataclasses.replace(whole, clean=False), number, values)
