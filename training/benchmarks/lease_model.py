@@ -22,8 +22,9 @@ Explore every reachable state of the lease protocol, with the code that runs. In
 arrive now, later, twice, after a younger one or never, and coordinators give whatever their ledger admits. Bars: each
 exploration ends, no state passes the bound, and with any one rule removed a way past the bound is found.
 
-What is finite: time passes in whole units, limits are whole shares, and an asset has at most the given number of
-assignments under way at once.
+What is finite: time passes in whole units, a grant being 1 to 4 of them; limits are whole or half shares; an asset has
+at most one or two assignments under way at once, and restarts at most once. Between these steps nothing is proved:
+tests at random with real numbers stand in there.
 """
 EPILOG = """\
 examples:
@@ -68,6 +69,18 @@ CASES = (
         "split_pair",
         "two coordinators at once, two assets",
         LeaseWorld(n_assets=2, n_coordinators=2, limits=(0.0, 2.0), entries=2, prompt=False),
+    ),
+    Case(
+        "finer_time",
+        "a unit of time is a quarter of a grant",
+        LeaseWorld(LeaseTerms(4.0, 6.0, 0.0), limits=(0.0, 2.0), entries=2),
+        deep=True,
+    ),
+    Case(
+        "finer_limits",
+        "limits in half shares",
+        LeaseWorld(limits=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)),
+        deep=True,
     ),
     Case(
         "split",
@@ -169,7 +182,7 @@ def _table(found: list[tuple[Case, Explored]]) -> Table:
     columns = ("model", "states", "transitions", "depth", "highest sum / bound", "violations", "ended", "CPU s")
     notes = (
         "Messages may be lost, delayed, reordered, repeated and cut off in every model; limits are whole shares, time "
-        "passes in whole units.",
+        "passes in units of a grant or half of one, unless a row says otherwise.",
         "States that differ only in the order of assets, in numbers of the same rank, or in a common shift of time are "
         "one.",
     )
