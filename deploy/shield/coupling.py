@@ -26,7 +26,7 @@ from ...envs.constraint import (
 from ...envs.plant import Arrays
 from .compiled import FlatCommands
 from .decision import Code
-from .program import Status, solve
+from .program import Solution, Status, solve
 from .small_programs import MAX_COMMANDS, MAX_ROWS, solve_small
 from .state_rows import Block, StateRows
 from .sums import SumStatus, fill, fill_row
@@ -305,23 +305,16 @@ class _Keeping:
         sums, parts = broken, [(b, s) for b, s in zip(rows.blocks, state, strict=True)]
         for _ in range(_MAX_ROUNDS):
             a, bounds, priorities = self._assembled(sums, parts, hard)
-            touched = np.flatnonzero((a != 0).any(axis=0))
-            free = touched[self._low[touched] < self._high[touched]]
-            fixed = np.setdiff1d(touched, free)
+            touched = np.count_nonzero(a, axis=0) > 0
+            movable = touched & (self._low < self._high)
+            free, fixed = np.flatnonzero(movable), np.flatnonzero(touched & ~movable)
             u = self._u.copy()
-            u[fixed] = np.minimum(np.maximum(u[fixed], self._low[fixed]), self._high[fixed])
-            solution_status, prices = Status.OPTIMAL, np.zeros(len(bounds))
-            left = bounds - a[:, fixed] @ u[fixed]
+            solution_status, prices, left = Status.OPTIMAL, np.zeros(len(bounds)), bounds
+            if len(fixed):
+                u[fixed] = self._low[fixed]
+                left = bounds - a[:, fixed] @ u[fixed]
             if len(free):
-                solution = solve(
-                    self._wished[free],
-                    self._low[free],
-                    self._high[free],
-                    a[:, free],
-                    left,
-                    priorities,
-                    scale=self._scale[free],
-                )
+                solution = self._solved(free, a, left, priorities)
                 if solution.u is None:
                     return None
                 u[free], solution_status, prices = solution.u, solution.status, solution.multipliers
@@ -331,7 +324,7 @@ class _Keeping:
             passed = rows.sums.matrix @ u > rows.allowed
             passed[sums] = False
             more = [np.setdiff1d(np.flatnonzero(b.passed(u)), s) for b, s in parts]
-            if not passed.any() and not any(len(m) for m in more):
+            if not np.count_nonzero(passed) and not any(len(m) for m in more):
                 if not hard:
                     solution_status = Status.INFEASIBLE
                 elif solution_status is Status.UNCHANGED:
@@ -340,6 +333,13 @@ class _Keeping:
             sums = np.union1d(sums, np.flatnonzero(passed))
             parts = [(b, np.union1d(s, m)) for (b, s), m in zip(parts, more, strict=True)]
         return None
+
+    def _solved(self, free: Indices, a: Floats, bounds: Floats, priorities: list[int | None]) -> Solution:
+        """The program over the commands that can move."""
+        wished, low, high, scale = self._wished, self._low, self._high, self._scale
+        if len(free) < len(wished):
+            wished, low, high, scale, a = wished[free], low[free], high[free], scale[free], a[:, free]
+        return solve(wished, low, high, a, bounds, priorities, scale=scale)
 
     def _assembled(
         self, sums: Indices, parts: list[tuple[Block, Indices]], hard: bool
@@ -364,17 +364,18 @@ class _Keeping:
         self, u: Floats, status: Status, of_sums: Indices, prices: Floats, parts: list[tuple[Block, Indices]]
     ) -> Coupled:
         rows, sums = self._rows, self._rows.sums
-        found: list[Active] = []
-        for k, row in enumerate(of_sums.tolist()):
-            at, weights, bound = sums.at[row], sums.weights[row], float(rows.bounds[row])
-            margin = bound - float(weights @ self._wished[at])
-            left = max(float(weights @ u[at]) - bound - 100.0 * float(sums.room[row]), 0.0)
-            found.append(
-                Active(
-                    sums.names[row], sums.codes[row], at, weights, bound, float(prices[k]), margin, left,
-                    sums.signs[row], sums.priorities[row] is None,
-                )
-            )  # fmt: skip
+        matrix, bounds = sums.matrix[of_sums], rows.bounds[of_sums]
+        margins = (bounds - matrix @ self._wished).tolist()
+        lefts = np.maximum(matrix @ u - bounds - 100.0 * sums.room[of_sums], 0.0).tolist()
+        found = [
+            Active(
+                sums.names[row], sums.codes[row], sums.at[row], sums.weights[row], bound, price, margin, left,
+                sums.signs[row], sums.priorities[row] is None,
+            )
+            for row, bound, price, margin, left in zip(
+                of_sums.tolist(), bounds.tolist(), prices.tolist(), margins, lefts, strict=False
+            )
+        ]  # fmt: skip
         k = len(of_sums)
         for block, which in parts:
             hard = self._priority_of[block.name] is None

@@ -52,10 +52,9 @@ class Explainer:
         """
         rows = _dearest(coupled, changed(kept_local, sent)) if coupled.active else {}
         found: list[Reason] = []
-        for i in which.tolist():
+        for i, wanted, out in zip(which.tolist(), raw[which].tolist(), sent[which].tolist(), strict=True):
             agent, signal = self._agents[self._asset[i]], self._signal[i]
             code = None if codes is None else codes[self._asset[i]]
-            wanted, out = float(raw[i]), float(sent[i])
             row = rows.get(i)
             if row is not None:
                 found.append(
@@ -103,8 +102,9 @@ class Explainer:
 def _dearest(coupled: Coupled, moved: Bools) -> dict[int, Active]:
     """Of each command that the rows moved, the row with the highest price among those that it stands in."""
     found: dict[int, Active] = {}
+    is_moved = moved.tolist()
     for row in sorted(coupled.active, key=lambda row: (row.price, row.left)):
         for i, weight in zip(row.at.tolist(), row.weights.tolist(), strict=True):
-            if weight != 0.0 and moved[i]:
+            if weight != 0.0 and is_moved[i]:
                 found[i] = row
     return found

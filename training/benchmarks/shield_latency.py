@@ -1,4 +1,4 @@
-"""What the shield's mathematics costs a period: certified programs, many small programs, and sum limits."""
+"""What a shield costs a period: the whole call, and by itself the mathematics in it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from ...deploy.shield import Shield
 from ...deploy.shield.program import solve, warmup
 from ...deploy.shield.small_programs import solve_small
 from ...deploy.shield.sums import fill
 from ..report import Cell, Table, print_table, provenance
+from .shield_latency_cases import call, periods, pumping
 
 NAME = "shield_latency"
-SUMMARY = "CPU time of the shield's programs, of 1,000 assets at once and of a sum limit over 1,000"
+SUMMARY = "CPU time of the shield's whole call, of its programs, of 1,000 assets and of a sum limit over 1,000"
 
 # bars of the fact sheet, in microseconds of thread CPU time: at p50 and at p99
 PROGRAM_BARS_US = (60.0, 150.0)
@@ -25,10 +27,11 @@ SUM_BAR_US = 500.0
 FIRST_CALL_RATIO = 3.0
 
 DESCRIPTION = """\
-Time the parts of the shield that solve something, in CPU time of this thread. Each problem is solved --rounds times and
-its quickest solution counts, so that what other work on the machine does to the caches stays out; percentiles are over
-problems, and the plain ones over all solutions stand beside them. The first call after warmup() stands beside the
-slowest of the next ten, one solution each.
+Time the whole call of a shield, with nothing, limits or sums in the way, then the parts that solve something, in CPU
+time of this thread. Whole calls are periods of a run, each with its reading, proposal and state. Each problem is solved
+--rounds times and its quickest solution counts, so that what other work on the machine does to the caches stays out;
+percentiles are over problems, and the plain ones over all solutions stand beside them. The first call after warmup()
+stands beside the slowest of the next ten, one solution each.
 """
 
 
@@ -45,7 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; 0 when every bar is met."""
     rng = np.random.default_rng(0)
-    first_us, later_us = _first_call(rng)
     rows: list[tuple[Cell, ...]] = []
     met: list[bool] = []
 
@@ -55,20 +57,38 @@ def run(arguments: argparse.Namespace) -> int:
         met.append(at_50 <= p50 and at_99 <= p99)
         plain = " / ".join(f"{np.percentile(every, q):,.0f}" for q in (50, 99))
         bars = f"{p50:,.0f} / {p99:,.0f}"
-        rows.append((case, f"{at_50:,.1f}", f"{at_99:,.1f}", plain, bars, "yes" if met[-1] else "no"))
+        rows.append((case, f"{at_50:,.1f}", f"{at_99:,.1f}", plain, bars, _yes(met[-1])))
 
+    few = max(10, arguments.problems // 10)
+    shield, dense, many = Shield(pumping(20, 10)), Shield(pumping(20, 50)), Shield(pumping(1000, 0))
+    plenty = Shield(pumping(1000, 1))
+    for each in (shield, dense, many, plenty):
+        each.warmup()
+    first_us, later_us = _first_period(arguments.problems)
+    for case, site in (("20 ranges, 20 rates, 10 sums", shield), ("20 ranges, 20 rates, 50 dense sums", dense)):
+        for way, told in (("nothing", "quiet"), ("limits", "limits active"), ("sums", "sums active")):
+            judge(f"whole call, {case}: {told}", call, periods(site, arguments.problems, way), *PROGRAM_BARS_US)
+    for case, site, way in (
+        ("1,000 independent assets: quiet", many, "nothing"),
+        ("1,000 independent assets: limits active", many, "limits"),
+        ("a sum over 1,000 assets: active", plenty, "sums"),
+    ):
+        judge(f"whole call, {case}", call, periods(site, few, way), BATCH_BAR_US, BATCH_BAR_US)
+    met.append(first_us <= FIRST_CALL_RATIO * later_us)
+    ratio = f"{first_us:,.0f} after {later_us:,.0f}"
+    rows.append(("whole call, first after warmup(), slowest of the next", ratio, "-", "-", "-", _yes(met[-1])))
+    first_us, later_us = _first_call(rng)
     safe, tight = _programs(rng, arguments.problems, False), _programs(rng, arguments.problems, True)
     judge("20 commands, 50 rows, nothing to change", solve, safe, *PROGRAM_BARS_US)
     judge("20 commands, 50 rows, rows in the way", solve, tight, *PROGRAM_BARS_US)
-    few = max(10, arguments.problems // 10)
     judge("1,000 assets, 2 commands and 5 rows each", solve_small, _batches(rng, few), BATCH_BAR_US, BATCH_BAR_US)
     judge("a sum limit over 1,000 assets", _filled, _sums(rng, few), SUM_BAR_US, SUM_BAR_US)
     met.append(first_us <= FIRST_CALL_RATIO * later_us)
     ratio = f"{first_us:,.0f} after {later_us:,.0f}"
-    rows.append(("first call after warmup, the slowest of the next", ratio, "-", "-", "-", "yes" if met[-1] else "no"))
+    rows.append(("program, first after warmup, slowest of the next", ratio, "-", "-", "-", _yes(met[-1])))
     columns = ("case", "p50 us", "p99 us", "plain p50 / p99 us", "bars us", "met")
     notes = (f"Thread CPU time; each problem's quickest of {arguments.rounds} solutions; plain: all solutions alike.",)
-    table = Table("What the shield's mathematics costs a period", columns, tuple(rows), notes)
+    table = Table("What a shield costs a period", columns, tuple(rows), notes)
     print_table(table)
     if arguments.out is not None:
         table.write(arguments.out, NAME, provenance())
@@ -86,6 +106,21 @@ def _times_us(
             call(*problem)
             found[r, i] = (time.thread_time_ns() - start) / 1e3
     return found.min(axis=0), found.ravel()
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "no"
+
+
+def _first_period(n_periods: int) -> tuple[float, float]:
+    """CPU time of a shield's very first period with a program, after warmup(), and the longest of the next ten."""
+    made = periods(Shield(pumping(20, 10)), n_periods, "sums")[:11]
+    fresh = Shield(pumping(20, 10))
+    fresh.warmup()
+    calls = [(fresh, *rest) for _, *rest in made]
+    times, _ = _times_us(call, calls[:1], 1)
+    rest, _ = _times_us(call, calls[1:], 1)
+    return float(times[0]), float(rest.max())
 
 
 def _first_call(rng: np.random.Generator) -> tuple[float, float]:
