@@ -115,11 +115,12 @@ class InputChecks:
         stood_s = (np.nan if clock_s is None else clock_s) - moved
         in_range = (values >= layout.low - self._slack) & (values <= layout.high + self._slack)
         apart = layout.distance(values, state.reference)
+        reachable = ~state.ever | (apart <= layout.jump * (1 + state.age))
         passed = (  # written so that a NaN fails: NaN compares False
             (_FROZEN, same < layout.frozen_after),
             (_STUCK, still < layout.stuck_after),
             (_ORDER, ~held | (times >= state.source_time_s)),
-            (_JUMP, ~state.ever | (apart <= layout.jump * (1 + state.age))),
+            (_JUMP, reachable),
             (_RANGE, in_range),
             (_FUTURE, age_s >= -self._settings.max_future_s),
             (_STALE, (age_s <= self._max_age_s) & ~(stood_s > self._max_age_s)),
@@ -134,7 +135,7 @@ class InputChecks:
         if self._asks:
             gate = state.gate * (1 + state.age)
             usable = state.ever & (faults < _SWAPPED)
-            far = usable & ~((apart <= gate) & in_range)
+            far = usable & ~((apart <= gate) & in_range & reachable)
             asked = far | (usable & (state.suspect > 0))
             if asked.any():
                 self._explain(faults, explained, asked, apart, values, state)
