@@ -12,7 +12,7 @@ import json
 import math
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +160,20 @@ def verify(path: Path, head: str | None = None) -> JournalReport:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All records of a journal, oldest first."""
-    with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return [json.loads(body) for (body,) in connection.execute("SELECT body FROM journal ORDER BY sequence")]
+    return list(rows(path))
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a journal one by one, oldest first; raises :class:`JournalError` if there are none to read."""
+    path = Path(path)
+    if not path.is_file():
+        raise JournalError(f"{path}: no such journal; `twinloop run --journal` writes one")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            for (body,) in connection.execute("SELECT body FROM journal ORDER BY sequence"):
+                yield json.loads(body)
+    except (sqlite3.Error, ValueError) as error:
+        raise JournalError(f"{path}: cannot be read ({error}); is it a journal of `twinloop run`?") from error
 
 
 def plain(value: Any) -> Any:

@@ -48,10 +48,11 @@ class Leash(Generic[P, T]):
     def __init__(self, function: Callable[P, T], name: str) -> None:
         self._function = function
         self._name = name
-        self._turns: queue.SimpleQueue[Callable[[], T] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer[T]] = queue.SimpleQueue()
+        self._turns: queue.SimpleQueue[tuple[int, Callable[[], T]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[int, Answer[T]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._busy = False
+        self._asked = 0
+        self._finished = 0
 
     def ask(self, budget_s: float, *args: P.args, **kwargs: P.kwargs) -> Answer[T]:
         """Return the function's answer, or that it took longer than ``budget_s`` seconds, or what it raised."""
@@ -59,34 +60,33 @@ class Leash(Generic[P, T]):
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         give_up_s = time.monotonic() + budget_s
-        if self._busy and not self._discard_belated(budget_s):
-            return Answer(Outcome.LATE, error="still busy with an earlier period")
-        self._busy = True
-        self._turns.put(lambda: self._function(*args, **kwargs))
-        try:
-            answer = self._answers.get(timeout=max(give_up_s - time.monotonic(), 0.0))
-        except queue.Empty:
-            return Answer(Outcome.LATE, error=f"no answer within {budget_s:.3g} s")
-        self._busy = False
-        return answer
+        # Turns have numbers, because a signal may interrupt this method anywhere, and the next call must know its own.
+        while self._finished < self._asked:
+            if self._next(give_up_s) is None and self._finished < self._asked:
+                return Answer(Outcome.LATE, error="still busy with an earlier period")
+        self._asked += 1
+        self._turns.put((self._asked, lambda: self._function(*args, **kwargs)))
+        while (told := self._next(give_up_s)) is not None:
+            if told[0] == self._asked:
+                return told[1]
+        return Answer(Outcome.LATE, error=f"no answer within {budget_s:.3g} s")
 
     def close(self) -> None:
         """Let the thread end as soon as the function lets it."""
         self._turns.put(None)
 
-    def _discard_belated(self, budget_s: float) -> bool:
-        """True once the thread is free again."""
+    def _next(self, give_up_s: float) -> tuple[int, Answer[T]] | None:
         try:
-            self._answers.get(timeout=budget_s)
+            return self._answers.get(timeout=max(give_up_s - time.monotonic(), 0.0))
         except queue.Empty:
-            return False
-        self._busy = False
-        return True
+            return None
 
     def _work(self) -> None:
         while (turn := self._turns.get()) is not None:
+            number, call = turn
             try:
-                answer = Answer(Outcome.ANSWERED, turn())
+                answer = Answer(Outcome.ANSWERED, call())
             except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises, the loop goes on
                 answer = Answer(Outcome.RAISED, error=f"{type(error).__name__}: {error}", raised=error)
-            self._answers.put(answer)
+            self._finished = number
+            self._answers.put((number, answer))

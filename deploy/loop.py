@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
+_UNKNOWN: Mapping[str, Any] = {"written": "unknown"}
+_THROWN_AWAY: Mapping[str, Any] = {"written": False, "thrown_away": True}
+"""What became of a decision, as its journal tells it in the next row (:func:`~.transition.answered`)."""
 _HAND_BACK_FAILURES = 3
 """Periods in a row in which the plant may fail while assets walk back to neutral."""
 
@@ -73,13 +76,14 @@ class Loop:
         )
         self._leash = Leash(self._decider.decide, "decision")
         self._tally = Tally(self._nameplate)
+        self._mode = runtime.mode
         self._state: ShieldState = self._shield.start(mode=runtime.mode)
         self._neutral = self._state.applied
         self._stand_in = StandIn(self._shield, self._state)
         self._policy_state = PolicyState()
         self._rows_lost = 0
         self._number = 0
-        self._has_written = False
+        self._has_written = self._is_commanding = False
         self._outcome: Mapping[str, Any] = {"written": False}
         self._detail = ""
 
@@ -118,7 +122,9 @@ class Loop:
         self._journal.close()
 
     def _start(self) -> None:
-        self._journal.append(start_record(self._nameplate, self._policy, self._shield, self._settings, self._state))
+        self._journal.append(
+            start_record(self._nameplate, self._policy, self._shield, self._settings, self._mode, self._state)
+        )
         self._policy_state = self._decider.start()
         self._detail = self._policy_state.detail
 
@@ -126,7 +132,7 @@ class Loop:
         """One period; returns how the run ends, or None to go on."""
         if self._heartbeat is not None:
             self._heartbeat.beat(self._stand_in.standby)
-        asked_s = time.perf_counter()
+        asked_s, self._is_commanding = time.perf_counter(), False
         telemetry = self._link.read()
         begun_s = time.perf_counter()
         now_s = self._link.now_s()
@@ -148,12 +154,18 @@ class Loop:
             asked_s=asked_s,
             begun_s=begun_s,
         )
-        decided, late = self._decide(question)
-        if decided is None:
-            self._miss(question, late)
-        else:
-            self._carry_out(question, decided)
-        self._link.advance(in_control=self._outcome.get("written") is not False)
+        try:
+            decided, late = self._decide(question)
+            if decided is None:
+                self._miss(question, late)
+            else:
+                self._carry_out(question, decided)
+        except BaseException:
+            # Its row may be on disk, or on the way there, and nothing came of it.
+            if not question.ticket.give_up() and self._outcome is question.previous:
+                self._outcome = _THROWN_AWAY
+            raise
+        self._link.advance(in_control=self._is_commanding)
         self._link.finish_period(self._settings.retry_wait_s)
         if self._rows_lost >= self._settings.max_journal_failures:
             return Ending.JOURNAL_LOST
@@ -174,12 +186,7 @@ class Loop:
 
     def _decide(self, question: Question) -> tuple[Decided | None, str]:
         """What was worked out within the budget; else None, and why."""
-        try:
-            answer = self._leash.ask(self._budget_s, question)
-        except BaseException:
-            if not question.ticket.give_up():  # its row is on disk, or on the way there
-                self._outcome = {"written": False}
-            raise
+        answer = self._leash.ask(self._budget_s, question)
         # The clock is asked again: this whole process may have stood still while it waited.
         late_s = time.perf_counter() - question.begun_s - self._budget_s
         if answer.value is not None and late_s <= 0.0 and not self._stood_still(question):
@@ -196,22 +203,21 @@ class Loop:
         before, decision = self._state, decided.decision
         self._policy_state = decided.policy
         self._detail = decided.policy.detail or self._detail
-        self._outcome = {"written": False}
         if decided.error:
             _LOG.error("period %d: %s", self._number, decided.error)
-            self._state = self._shield.unsent(before, decision.state)
             self._rows_lost += 1
             self._detail = decided.error
             return
-        self._rows_lost = 0
         # From here until the plant has answered, an interruption leaves open which commands it obeys.
-        self._state = self._shield.unconfirmed(before, decision.state)
+        unconfirmed = self._shield.unconfirmed(before, decision.state)
+        self._rows_lost, self._outcome, self._state = 0, _UNKNOWN, unconfirmed
         latency_ms = 1e3 * (time.perf_counter() - question.begun_s)
         accepted: Arrays | None = None
         if any(a.any() for a in decision.acts.values()):
             accepted = self._write(decision.commands, decision.state)
         else:
-            self._state = self._shield.unsent(before, decision.state)
+            unsent = self._shield.unsent(before, decision.state)
+            self._outcome, self._state = {"written": False}, unsent
         self._stand_in.follow(decided)
         if not question.handing_back:
             values = None if question.telemetry is None else decided.values
@@ -224,33 +230,38 @@ class Loop:
         instead = self._stand_in.instead(before, question.now_s, question.clock_s, asleep=self._stood_still(question))
         _LOG.warning("period %d: %s: %s", self._number, why, instead.told)
         previous, self._outcome = self._outcome, {"written": False}
-        self._state = self._shield.unconfirmed(before, before)
+        if instead.writes or instead.is_asleep:
+            self._state = self._shield.unconfirmed(before, before)
         latency_ms = 1e3 * (time.perf_counter() - question.begun_s)
         accepted: Arrays | None = None
-        if instead.writes:
-            after = self._shield.stood_in(before, instead.decision.commands, question.now_s, question.clock_s)
-            accepted = self._write(instead.decision.commands, after)
-        self._decider.belated.append(missed_record(question, instead, why, previous, self._outcome))
-        self._outcome = {"missed": True}
+        try:
+            if instead.writes:
+                after = self._shield.stood_in(before, instead.decision.commands, question.now_s, question.clock_s)
+                accepted = self._write(instead.decision.commands, after)
+        finally:
+            self._decider.belated.append(missed_record(question, instead, why, previous, self._outcome))
+            self._outcome = _THROWN_AWAY
         if not question.handing_back:
             self._tally.count(instead.decision, None, latency_ms)
         self._tell(question, instead.decision, accepted, latency_ms)
 
     def _write(self, commands: Arrays, after: ShieldState) -> Arrays | None:
         """Send, and take over what the plant says it accepted."""
-        self._outcome, self._has_written = {"written": "unknown"}, True
+        self._outcome = _UNKNOWN
+        self._is_commanding = self._has_written = True
         accepted = self._link.write(commands)
         if accepted is None:
             self._outcome = {"written": "unknown", "error": self._link.last_error}
             return None
-        self._state = self._shield.accepted(after, accepted)
+        state = self._shield.accepted(after, accepted)
         as_sent = all(
-            np.allclose(self._state.applied[n], c, rtol=READ_BACK_TOLERANCE, atol=READ_BACK_TOLERANCE)
+            np.allclose(state.applied[n], c, rtol=READ_BACK_TOLERANCE, atol=READ_BACK_TOLERANCE)
             for n, c in commands.items()
         )
+        outcome = {"written": True, "accepted": state.applied, "as_sent": as_sent}
+        self._state, self._outcome = state, outcome
         self._tally.rejected_periods += not as_sent
-        self._outcome = {"written": True, "accepted": self._state.applied, "as_sent": as_sent}
-        return self._state.applied
+        return state.applied
 
     def _tell(self, question: Question, decision: Decision, accepted: Arrays | None, latency_ms: float) -> None:
         if self._on_period is None:

@@ -1,11 +1,11 @@
-"""The rows of the journal: everything a decision was made of, and everything it led to."""
+"""The rows of the journal: everything a decision was made of, and everything it led to; :mod:`.replay` reads them."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from ..agents.policy import Policy
 from ..envs.configuration import Strict
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Telemetry
-from .shield import Code, Decision, Reason, Shield, ShieldState, Source
+from .shield import Code, Decision, Mode, Reason, Shield, ShieldState, Source
 from .shield.causes import Cause
 from .shield.orders import Orders
-from .transition import WATCHDOG_TRIPPED, told_commands
+from .shield.state import as_arrays
+from .transition import has_timed_out, told_commands
 
 if TYPE_CHECKING:
     from .decider import Question
@@ -27,7 +28,7 @@ _MAX_NUMBERS = 1_000_000
 
 
 def start_record(
-    nameplate: Nameplate, policy: Policy, shield: Shield, settings: Strict, state: ShieldState
+    nameplate: Nameplate, policy: Policy, shield: Shield, settings: Strict, mode: Mode, state: ShieldState
 ) -> dict[str, Any]:
     """The first row of a run: who controls what, within which limits, from which state."""
     return {
@@ -38,7 +39,11 @@ def start_record(
         "nameplate": shield.nameplate.to_dict(),
         "policy": policy.name,
         "policy_hash": getattr(policy, "hash", None),
+        "declaration_hash": shield.declaration.hash,
         "shield": shield.settings.model_dump(mode="json"),
+        "monitors": len(state.monitors),
+        "mode": mode.value,
+        "applied": state.applied,
         "state_sha256": state_digest(state),
         "runtime": settings.model_dump(mode="json"),
     }
@@ -106,9 +111,11 @@ def missed_record(
         "plant_time_s": question.now_s,
         "clock_s": question.clock_s,
         "obeyed": told_commands(question.telemetry),
+        "watchdog_tripped": has_timed_out(question.telemetry),
         "code": Code.DEADLINE_MISSED.value,
         "why": why,
         "instead": instead.told,
+        "is_asleep": instead.is_asleep,
         "sent": instead.decision.commands,
         "previous": previous,
         "outcome": outcome,
@@ -118,29 +125,10 @@ def missed_record(
 def state_digest(state: ShieldState) -> str:
     """SHA-256 over all that the shield remembers, bit for bit."""
     digest = hashlib.sha256()
-    _feed(digest, state)
+    for name, array in sorted(as_arrays(state).items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _feed(digest: Any, value: Any) -> None:
-    """Add a value's type and content to ``digest``: arrays by their bytes, plain data by its parts."""
-    if isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype.str}{value.shape}".encode())
-        digest.update(value.tobytes())
-    elif is_dataclass(value) and not isinstance(value, type):
-        for f in fields(value):
-            digest.update(f.name.encode())
-            _feed(digest, getattr(value, f.name))
-    elif isinstance(value, Mapping):
-        for name in sorted(value):
-            digest.update(repr(name).encode())
-            _feed(digest, value[name])
-    elif isinstance(value, (tuple, list)):
-        digest.update(f"({len(value)}".encode())
-        for part in value:
-            _feed(digest, part)
-    else:
-        digest.update(repr(value).encode())
 
 
 def modes_of(decision: Decision) -> Any:
@@ -168,7 +156,6 @@ def _telemetry(telemetry: Telemetry | None) -> Any:
     """All of a reading, times and qualities short where they are equal, and a SHA-256 over its bytes."""
     if not isinstance(telemetry, Telemetry):
         return None if telemetry is None else f"<{type(telemetry).__name__}>"
-    notes = telemetry.notes
     return {
         "sequence": telemetry.sequence,
         "received_time_s": telemetry.received_time_s,
@@ -176,7 +163,7 @@ def _telemetry(telemetry: Telemetry | None) -> Any:
         "source_time_s": _arrays(telemetry.source_time_s, like=telemetry.values),
         "quality": _arrays(telemetry.quality, like=telemetry.values),
         "obeyed": told_commands(telemetry),
-        "watchdog_tripped": isinstance(notes, Mapping) and notes.get(WATCHDOG_TRIPPED) is True,
+        "watchdog_tripped": has_timed_out(telemetry),
         "sha256": _digest(telemetry),
     }
 

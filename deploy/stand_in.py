@@ -21,11 +21,14 @@ READ_BACK_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Substitute:
-    """What stands in for a decision, as one. ``told``: in words. ``writes``: False where nothing is to be sent."""
+    """What stands in for a decision, as one. ``told``: in words. ``writes``: False where nothing is to be sent;
+    ``is_asleep``: because nobody knows what became of the plant.
+    """
 
     decision: Decision
     told: str
     writes: bool
+    is_asleep: bool
 
 
 class StandIn:
@@ -77,7 +80,7 @@ class StandIn:
         )
         self._last = decision
         self.standby = commands
-        return Substitute(decision, told, not asleep and any(a.any() for a in acts.values()))
+        return Substitute(decision, told, not asleep and any(a.any() for a in acts.values()), asleep)
 
     def _is_obeyed(self, state: ShieldState) -> bool:
         """Whether the plant is where the last decision put it; only from there is its standby known to be safe."""

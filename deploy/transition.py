@@ -26,6 +26,29 @@ def told_commands(telemetry: Any) -> Mapping[str, Any] | None:
     return told if isinstance(told, Mapping) else None
 
 
+def has_timed_out(telemetry: Any) -> bool:
+    """Whether a reading says that the equipment's own time-out has acted."""
+    notes = getattr(telemetry, "notes", None)
+    return isinstance(notes, Mapping) and notes.get(WATCHDOG_TRIPPED) is True
+
+
+def answered(
+    shield: Shield, before: ShieldState, after: ShieldState, outcome: Mapping[str, Any], accepted: Mapping[str, Any]
+) -> ShieldState:
+    """The state once it is known what became of the commands of ``after``.
+
+    ``outcome`` is what journals keep: ``written`` True with what the plant ``accepted``, "unknown", or False where
+    nothing was sent; ``thrown_away``: the decision came too late or was interrupted, as if it had never been made.
+    """
+    if outcome.get("thrown_away"):
+        return before
+    if outcome.get("written") is True:
+        return shield.accepted(after, accepted)
+    if outcome.get("written") == "unknown":
+        return shield.unconfirmed(before, after)
+    return shield.unsent(before, after)
+
+
 def observed(shield: Shield, state: ShieldState, telemetry: Any) -> ShieldState:
     """The state before a decision, corrected by what the plant says that it obeys now.
 
@@ -38,7 +61,6 @@ def observed(shield: Shield, state: ShieldState, telemetry: Any) -> ShieldState:
         same = state.confirmed and all(np.array_equal(known[n], a) for n, a in state.applied.items())
         complete = all(np.isfinite(array).all() for array in known.values())
         return state if same or not complete else shield.accepted(state, known)
-    notes = getattr(telemetry, "notes", None)
-    if isinstance(notes, Mapping) and notes.get(WATCHDOG_TRIPPED) is True:
+    if has_timed_out(telemetry):
         return shield.accepted(state, shield.start().applied)
     return state

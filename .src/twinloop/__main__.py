@@ -42,6 +42,7 @@ COMMANDS = {
     "bench": Command("twinloop.training.commands.bench", "run a benchmark and print its figure", "all"),
     "commission": Command("twinloop.deploy.commands.commission", "start an emulated plant behind its server", "opcua"),
     "run": Command("twinloop.deploy.commands.run", "run a policy artifact on a plant, through the shield", "edge"),
+    "replay": Command("twinloop.deploy.commands.replay", "make a journal's decisions again, bit for bit", "edge"),
     "watchdog": Command(
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ...agents.policy import Policy
 from ...envs.commands.overrides import add_overrides
+from ...envs.constraint import declare
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
 from ..emergency_stop import stop_on_key, stop_on_signal
@@ -29,6 +30,7 @@ from ..runtime import Runtime
 from ..shield import Mode, Shield
 from ..shield.orders import ORDERABLE
 from ..summary import Ending, RunSummary
+from ..watching import watch
 from .termination import terminate_as_interrupt
 
 DESCRIPTION = """\
@@ -141,8 +143,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         nameplate = plant.nameplate
         wall_period_s: float | None = getattr(plant, "wall_period_s", None)
-        shield = Shield(plant_declaration(arguments.plant, arguments.overrides) or nameplate)
         policy = _policy(arguments, nameplate)
+        declaration = plant_declaration(arguments.plant, arguments.overrides) or declare(nameplate)
+        shield = Shield(declaration, monitors=watch(declaration, policy, console.print))
         path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
         console.print(
             f"{policy.name} on {nameplate.site}: {len(nameplate.agents)} assets, period {nameplate.period_s:g} s, "

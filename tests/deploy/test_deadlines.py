@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -285,3 +286,20 @@ def test_a_ticket_is_claimed_or_given_up_once() -> None:
     assert not claimed.give_up()
     assert given_up.give_up()
     assert not given_up.claim()
+
+
+def test_a_leash_that_was_interrupted_at_any_place_answers_its_next_turn() -> None:
+    leash = Leash(lambda k: k, "work")
+    assert leash.ask(5.0, -1).value == -1
+    for k in range(200):
+        timer = threading.Timer(1e-5 * (k % 40), signal.raise_signal, (signal.SIGINT,))
+        timer.start()
+        try:
+            while True:
+                leash.ask(5.0, 10_000)
+        except KeyboardInterrupt:
+            timer.join()
+        begun_s = time.monotonic()
+        assert leash.ask(5.0, k).value == k
+        assert time.monotonic() - begun_s < 4.0
+    leash.close()
