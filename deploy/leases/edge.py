@@ -14,6 +14,7 @@ restart (:meth:`Edge.start`).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -73,13 +74,22 @@ class Edge:
         return found if math.isfinite(found) else stays
 
     def orders(self, state: EdgeState, clock_s: float, orders: Orders | None = None) -> Orders:
-        """What people ask, ``orders``, with the ceiling of this period added; give it to the shield every period."""
-        asked = orders or Orders()
+        """What people ask, ``orders``, with the ceiling of this period added; give it to the shield every period.
+
+        The ceiling stands whatever else is asked of the row: a minimum above it comes down to it, and ends that are no
+        numbers are left out, since the shield would leave out the ceiling with them.
+        """
+        asked = orders if isinstance(orders, Orders) else Orders()
         ceiling = self.ceiling(state, clock_s)
         maximum = ceiling - HAIR * (1.0 + abs(ceiling))
-        low, high = asked.limits.get(self.row.name, (None, None))
-        ends = (low, maximum if high is None else min(high, maximum))
-        return replace(asked, limits={**asked.limits, self.row.name: ends})
+        others = asked.limits if isinstance(asked.limits, Mapping) else {}
+        ends = others.get(self.row.name)
+        low, high = (
+            (_number(end) for end in ends) if isinstance(ends, tuple | list) and len(ends) == 2 else (None, None)
+        )
+        maximum = maximum if high is None else min(high, maximum)
+        minimum = None if low is None else min(low, maximum)
+        return replace(asked, limits={**others, self.row.name: (minimum, maximum)})
 
     def causes(self, state: EdgeState, clock_s: float) -> tuple[Cause, ...]:
         """What the shield is to be told: that the lease's reckoning has failed, or nothing."""
@@ -125,3 +135,9 @@ class Edge:
         least, most = self.row.floors[self.place], self.row.most[self.place]
         allowed = least - HAIR * (1.0 + abs(least)) <= message.limit <= most + HAIR * (1.0 + abs(most))
         return allowed and 0.0 < message.duration_s <= max(self.terms.grant_s, self.terms.pledge_s)
+
+
+def _number(end: Any) -> float | None:
+    """An end of a limit, None where it is absent or no finite number."""
+    real = isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end)
+    return float(end) if real else None

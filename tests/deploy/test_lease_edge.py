@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twinloop.deploy.leases import Assignment, Edge, LeaseTerms, alone, leased_row
 from twinloop.deploy.leases.alone import FALL_PART
-from twinloop.deploy.shield import Shield
+from twinloop.deploy.shield import Shield, Source
 from twinloop.deploy.shield.causes import Cause
 from twinloop.deploy.shield.orders import Orders
 from twinloop.envs.constraint import (
@@ -26,6 +26,7 @@ from twinloop.envs.constraint import (
 )
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
+from twinloop.envs.plant import Quality, Telemetry
 
 TERMS = LeaseTerms(grant_s=20.0, pledge_s=60.0, drift=0.01)
 CAP = SumConstraint("cap", "turbine", "power_mw", "MW", maximum=6.0)
@@ -39,6 +40,12 @@ def farm(*more: Constraint, cap: SumConstraint = CAP, safe: SafeState | None = N
 
 def edge(place: int = 0) -> Edge:
     return Edge(leased_row(farm(), "cap"), place, TERMS, hold_s=1.0)
+
+
+def reading(second: int) -> Telemetry:
+    wind, times = np.full((1, 1), 10.0 + 0.1 * second), np.full((1, 1), float(second))
+    good = {"turbine": np.full((1, 1), int(Quality.GOOD), np.int8)}
+    return Telemetry({"turbine": wind}, {"turbine": times}, good, float(second), second)
 
 
 def test_shares_floors_and_falls_of_a_row() -> None:
@@ -103,15 +110,21 @@ def test_the_shield_keeps_the_ceiling_of_each_period_and_is_back_when_a_grant_en
     state = own.take(state, Assignment(0, 5, 1, 5.0, 20.0, 1, 0.0), 0.0)
     sent = []
     for second in range(25):
+        orders = own.orders(state, float(second))
         decision = shield.filter(
-            None, {"turbine": np.array([[5.0]])}, float(second), memory,
-            orders=own.orders(state, float(second)), clock_s=float(second),
-        )  # fmt: skip
+            reading(second),
+            {"turbine": np.array([[5.0]])},
+            float(second),
+            memory,
+            orders=orders,
+            clock_s=float(second),
+        )
         memory = decision.state
         sent.append(float(decision.commands["turbine"][0, 0]))
         assert sent[-1] <= own.ceiling(state, float(second))
         state, _ = own.report(state, float(second), sent[-1], 5.0)
-    assert all(each <= 2.0 for each in sent[19:])
+    assert max(sent) > 4.5
+    assert sent[19:] == pytest.approx([2.0] * 6, abs=1e-6)
 
 
 def test_orders_of_people_stay_and_the_tighter_limit_holds() -> None:
@@ -122,6 +135,20 @@ def test_orders_of_people_stay_and_the_tighter_limit_holds() -> None:
     assert told.stop
     assert told.limits == {"cap": (0.5, 1.0), "other": (None, 3.0)}
     assert own.orders(state, 0.0).limits["cap"][1] == pytest.approx(2.0, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    "ends", [(3.0, 9.0), (math.nan, None), (None, math.nan), ("a", None), (True, None), (1.0,), None, [1.0, 2.0], 5.0]
+)
+def test_no_order_for_the_row_takes_its_ceiling_away(ends: object) -> None:
+    own, shield = edge(), Shield(alone(farm(), leased_row(farm(), "cap"), "A"))
+    state = own.start(1, -100.0, 2.0)
+    asked = Orders(limits={"cap": ends})  # type: ignore[dict-item]  # what is no pair of numbers is what is tested
+    memory = shield.start({"turbine": np.array([[2.0]])})
+    orders = own.orders(state, 0.0, asked)
+    decision = shield.filter(reading(0), {"turbine": np.array([[5.0]])}, 0.0, memory, orders=orders, clock_s=0.0)
+    assert decision.source["turbine/A"] is Source.POLICY
+    assert decision.commands["turbine"][0, 0] <= 2.0
 
 
 @pytest.mark.parametrize("clock_s", [math.nan, -math.inf, -200.0])
