@@ -29,7 +29,7 @@ from .run_clock import RunClock
 from .run_folder import RunFolder, versions
 from .run_settings import PLANT_GAIN, TWIN_REWARD
 from .scope import check_scope, scope_of
-from .shielded_evaluation import UNSHIELDED_REWARD, reward_unshielded
+from .shielded_evaluation import UNSHIELDED_REWARD, reward_shielded, reward_unshielded
 
 _LOG = logging.getLogger(__name__)
 
@@ -252,7 +252,9 @@ class _Run:
             "last_iteration": dict(self._figures),
             "twin": {"what": what, "reward": reward, "replicas": self._config.evaluation.replicas},
         }
-        if self._config.shield is not None:
+        if self._config.shield is None:
+            report["twin_shielded"] = {"reward": reward_shielded(trainer, self._config, self._problem)}
+        else:
             report["twin_unshielded"] = {"reward": reward_unshielded(trainer, self._config, self._problem)}
         inputs = sample_inputs(self._config, self._problem, trainer.export())
         artifact = self._save_artifact(trainer, self._folder.artifact, report, inputs)

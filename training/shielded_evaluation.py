@@ -1,4 +1,4 @@
-"""What a policy that trains behind the shield is worth without it, on the same replicas as its evaluation."""
+"""What a policy is worth with the shield and without it, on the same replicas as its evaluation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .configuration import TrainConfiguration
 from .learning import Learning
 from .network_evaluation import evaluate_networks
 from .problem import Problem
+from .rollout_settings import ShieldedConfiguration
 
 UNSHIELDED_REWARD = "evaluation/reward_unshielded"
 """Beside ``evaluation/reward``, which is behind the shield: what the policy asks for, had it been obeyed."""
@@ -16,8 +17,16 @@ UNSHIELDED_REWARD = "evaluation/reward_unshielded"
 
 def reward_unshielded(trainer: Learning, config: TrainConfiguration, problem: Problem) -> float:
     """Mean reward an agent-step without exploration and without the shield."""
-    free = replace(problem, shield=None)
+    return _reward(trainer, config, replace(problem, shield=None))
+
+
+def reward_shielded(trainer: Learning, config: TrainConfiguration, problem: Problem) -> float:
+    """Mean reward an agent-step without exploration, behind the shield, which acts on the host."""
+    return _reward(trainer, config, replace(problem, shield=ShieldedConfiguration(), device="cpu"))
+
+
+def _reward(trainer: Learning, config: TrainConfiguration, problem: Problem) -> float:
     acting = getattr(trainer, "policy_weights", None)
     if acting is None:  # a learner that acts through another library
-        return evaluate_networks(config, free, trainer.export())
-    return evaluate_actors(config, free, acting())
+        return evaluate_networks(config, problem, trainer.export())
+    return evaluate_actors(config, problem, acting())

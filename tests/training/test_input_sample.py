@@ -84,6 +84,12 @@ def test_the_sample_is_thinned_the_same_way_every_time() -> None:
     assert len(np.unique(first["lever"].episode)) > 700  # of 800: thinning leaves no part of them out
 
 
+def test_a_policy_trained_without_the_shield_is_reported_with_it_too(artifact: Path) -> None:
+    report = json.loads((artifact / "report.json").read_text())
+    assert math.isfinite(report["twin"]["reward"])
+    assert math.isfinite(report["twin_shielded"]["reward"])
+
+
 def test_a_report_added_later_leaves_the_sample_and_the_hash(artifact: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(artifact, tmp_path / "copy")
     before = load_artifact(copy)

@@ -31,7 +31,7 @@ from twinloop.training.problem import Problem
 from twinloop.training.rollout_settings import ShieldedConfiguration
 from twinloop.training.run import IterationReport, RunInterrupted, resume, train
 from twinloop.training.run_folder import TIMING_FIGURES, RunFolder
-from twinloop.training.shielded_evaluation import reward_unshielded
+from twinloop.training.shielded_evaluation import reward_shielded, reward_unshielded
 from twinloop.training.shielded_twin import ShieldedTwin, actions_of
 
 SEEDS = torch.tensor([5, 6, 7])
@@ -282,7 +282,7 @@ class EagerSite:
         raise NotImplementedError
 
 
-def test_the_unshielded_reward_is_that_of_the_same_policy_in_the_bare_twin() -> None:
+def test_rewards_with_and_without_the_shield_are_those_of_the_same_policy() -> None:
     shielded = TrainConfiguration(
         site=TankConfig(), task=TaskChoice(name="hold"), shield=ShieldedConfiguration(), iterations=1
     )
@@ -294,7 +294,9 @@ def test_the_unshielded_reward_is_that_of_the_same_policy_in_the_bare_twin() -> 
             trainer = make_learning(config, problem, stack)
             rewards[name] = trainer.evaluate()
             rewards[f"{name}, unshielded"] = reward_unshielded(trainer, config, problem)
+            rewards[f"{name}, shielded"] = reward_shielded(trainer, config, problem)
     assert rewards["shielded, unshielded"] == rewards["bare"] == rewards["bare, unshielded"]
+    assert rewards["bare, shielded"] == rewards["shielded"] == rewards["shielded, shielded"]
     assert rewards["shielded"] < rewards["bare"], "the tanks are cold, and the shield heats them more slowly"
 
 
