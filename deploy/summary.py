@@ -63,7 +63,7 @@ class Tally:
         self.fallback_periods = 0
         self.substituted_periods = 0
         self.interventions: Counter[str] = Counter()
-        self._latencies_ms: list[float] = []
+        self._latencies_ms = np.zeros(_N_LATENCIES)
         self._hours = nameplate.period_s / 3600.0
         self._power_columns = {
             g.name: k
@@ -84,10 +84,7 @@ class Tally:
         sources = decision.source.values()
         self.fallback_periods += Source.FALLBACK in sources
         self.substituted_periods += Source.SUBSTITUTED in sources
-        if len(self._latencies_ms) < _N_LATENCIES:
-            self._latencies_ms.append(latency_ms)
-        else:
-            self._latencies_ms[self.periods % _N_LATENCIES] = latency_ms
+        self._latencies_ms[(self.periods - 1) % _N_LATENCIES] = latency_ms
         if values is None:
             return
         for name, column in self._power_columns.items():
@@ -95,4 +92,5 @@ class Tally:
 
     def latency_ms(self, percentile: float) -> float:
         """Percentile of the latest latencies, 0 before the first."""
-        return float(np.percentile(self._latencies_ms, percentile)) if self._latencies_ms else 0.0
+        known = self._latencies_ms[: self.periods]
+        return float(np.percentile(known, percentile)) if len(known) else 0.0

@@ -52,6 +52,7 @@ COMMANDS = {
 PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
     "asyncua": ("opcua",),
+    "cma": ("falsify",),
     "daqp": ("edge",),
     "floris": ("wind",),
     "gymnasium": ("twin", "train", "tasks"),
