@@ -376,4 +376,15 @@ def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
             f"{clears[row.clears]} | {row.dwell} |"
         )
         assert line in page
-    assert page.count("\n| ") >= len(TABLE)
+    causes = page.partition("## Causes")[2].partition("## What is believed")[0]
+    assert causes.count("\n| ") == len(TABLE) + 2  # and its head
+
+
+def test_the_page_names_every_mode_every_input_code_and_settings_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "shield_modes.md").read_text()
+    for mode in Mode:
+        assert f"| `{mode.value}` |" in page
+    for code in (c for c in Code if c.value.startswith("input_")):
+        assert f"`{code.value}`" in page, code
+    for name in ShieldSettings.model_fields:
+        assert name in page, name
