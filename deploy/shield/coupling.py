@@ -159,7 +159,12 @@ class Coupling:
         self._rate_matrix = matrix[self._on_rate]
         self._state = StateRows(declaration, flat)
         self._priority_of = {c.name: c.priority for c in declaration.constraints}
-        self.sums = frozenset(c.name for c in declaration.constraints if isinstance(c, SumConstraint))
+        self._declared = {
+            c.name: (-np.inf if c.minimum is None else c.minimum, np.inf if c.maximum is None else c.maximum)
+            for c in declaration.constraints
+            if isinstance(c, SumConstraint)
+        }
+        self.sums = frozenset(self._declared)
         self.any = bool(rows) or bool(
             [c for c in declaration.constraints if isinstance(c, BarrierConstraint | SeparationConstraint)]
         )
@@ -188,13 +193,31 @@ class Coupling:
         bounds, allowed = self._ends(applied, elapsed_s, limits)
         blocks = self._state.rows(measured) if self._state.any else ()
         over = self._matrix @ u > allowed
-        if not np.count_nonzero(over) and not any(np.count_nonzero(b.passed(u)) for b in blocks):
+        if not np.count_nonzero(over) and not (blocks and any(np.count_nonzero(b.passed(u)) for b in blocks)):
             return Coupled(u, Status.UNCHANGED)
         for b in blocks:
             if not b.finite:
                 return Coupled(u, Status.UNSOLVED)
         rows = _Rows(self._sums, bounds, allowed, blocks)
         return _Keeping(rows, u, u if wished is None else wished(), low, high, self.scale, self._priority_of).run(over)
+
+    def within(self, limits: Limits) -> tuple[Limits, list[str]]:
+        """Limits of run time, brought inside the declared ends of their sums, and the names of those that were not.
+
+        A declared end is never given up for one that somebody asks for while the plant runs.
+        """
+        if not limits:
+            return limits, []
+        found: dict[str, tuple[float | None, float | None]] = {}
+        outside: list[str] = []
+        for name, (minimum, maximum) in limits.items():
+            least, most = self._declared[name]
+            low = None if minimum is None else min(minimum, most)
+            high = None if maximum is None else max(maximum, least)
+            found[name] = (low, high)
+            if (low, high) != (minimum, maximum):
+                outside.append(name)
+        return found, outside
 
     def _ends(self, applied: Floats, elapsed_s: float, limits: Limits | None) -> tuple[Floats, Floats]:
         if not len(self._on_rate) and not limits:

@@ -242,11 +242,12 @@ class Shield:
             memories = self._watch(raised, state, guarded, proposal, prediction, own_clock_s)
         modes_state, modes, told = self._modes.step(state.modes or self._modes_at_start, raised, asks, own_clock_s)
 
+        limits, outside = self._keeping.coupling.within(asks.limits)
         passed_s = self._passed_s(now_s, state, clock_s)
         applied = self._applied(state)
         period = Period(
             state, guarded, applied, self._remembered(state, applied, passed_s), passed_s if state.confirmed else 0.0,
-            self._keeping.verifier.elapsed_s(state.time_s, now_s, state.confirmed), asks.limits,
+            self._keeping.verifier.elapsed_s(state.time_s, now_s, state.confirmed), limits,
         )  # fmt: skip
         fallback = partial(self._fallback_commands, guarded)
         safe = partial(self._safe_way.toward, applied, state.landing_s, period.elapsed_s)
@@ -261,6 +262,7 @@ class Shield:
         if acts is not None:
             moved &= acts[self.flat.asset]
         reasons: list[Reason] = [*guarded.reasons, *told, *sent.reasons]
+        reasons += [Reason("", "limits", Code.ORDER_INVALID, constraint=name) for name in outside]
         changes: BoolArrays = self._none_changed
         if kept is not None and np.count_nonzero(moved):
             which = np.flatnonzero(moved)

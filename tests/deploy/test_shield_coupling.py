@@ -186,6 +186,14 @@ def test_a_cap_that_is_tightened_faster_than_rates_allow_is_approached_as_fast_a
         assert set(decision.mode.values()) == {Mode.AUTONOMOUS}
 
 
+@pytest.mark.parametrize("limits", [(20.0, None), (13.0, 14.0)])
+def test_a_minimum_that_is_asked_for_at_run_time_never_lifts_a_declared_cap(limits: Any) -> None:
+    decision = held(Shield(declare(plate(3), [CAP])), 4.0, 1.0, 1, orders=Orders(limits={"cap": limits}))[0]
+    assert flows(decision).sum() == pytest.approx(12.0, abs=1e-9)
+    assert ("cap", Code.ORDER_INVALID) in {(r.constraint, r.code) for r in decision.reasons}
+    assert set(decision.source.values()) == {Source.POLICY}
+
+
 def test_a_ramp_is_kept_while_the_sum_goes_to_a_tightened_cap() -> None:
     ramp = SumRateConstraint("ramp", "pump", "flow", "kg/s", up_per_second=2.0, down_per_second=2.0)
     shield = Shield(declare(plate(3), [CAP, ramp]))
