@@ -183,8 +183,8 @@ class CoupledCheck:
         left = far - a.distance
         most: float = a.closing_per_s * left
         if left > 0.0 and a.braking < math.inf:
-            # closing at c for a period and then braking, both of them: c T + c^2 / (2 (b + b)) = left
-            b = 2.0 * a.braking
+            # closing at c for a period and then braking, by one of them if need be: c T + c^2 / (2 b) = left
+            b = a.braking
             most = min(most, math.sqrt((b * self._period_s) ** 2 + 2.0 * b * left) - b * self._period_s)
         at = (*a.velocities[i], *a.velocities[j])
         weights = (*toward, *(-x for x in toward))
@@ -248,7 +248,7 @@ def _behind(
         at = range(first, first + len(weights))
         got = -sum(map(mul, weights, values[first : first + len(weights)]))
         slack = 1e-8 * (1.0 + abs(need) + abs(got))
-        if not math.isfinite(got):  # an infinite slope is none
+        if not math.isfinite(sum(weights)):  # an infinite slope is none
             return False
         if got >= need - slack:
             continue
@@ -350,7 +350,7 @@ def _apart(
         )
         gain = min(c.gain_per_s, 1.0 / period_s)
         braking = math.inf if c.braking is None else c.braking
-        stop = 0.0 if c.braking is None else 2.0 * fastest * period_s + (2.0 * fastest) ** 2 / (4.0 * c.braking)
+        stop = 0.0 if c.braking is None else 2.0 * fastest * period_s + (2.0 * fastest) ** 2 / (2.0 * c.braking)
         far = c.distance + max(2.0 * fastest / gain, stop)
         pairs = tuple(itertools.combinations(range(group.n_assets), 2))
         found.append(Apart(c.name, c.group, positions, velocities, c.distance, gain, braking, pairs, far * far))
