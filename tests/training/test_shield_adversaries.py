@@ -16,11 +16,19 @@ from twinloop.envs.constraint import declare
 from twinloop.envs.errors import ConfigurationError
 from twinloop.training.benchmarks import shield_adversaries as bench
 from twinloop.training.benchmarks.adversary_kinds import KINDS, Hostile, NumberBursts, Steepest
-from twinloop.training.benchmarks.adversary_sites import TURNS_BACK_M, Arena, docking_arena, turn_back, yard_arena
+from twinloop.training.benchmarks.adversary_sites import (
+    TURNS_BACK_M,
+    Arena,
+    docking_arena,
+    track_arena,
+    turn_back,
+    yard_arena,
+)
 
 SMALL: dict[str, Callable[[], Arena]] = {
     "docking": lambda: replace(docking_arena(2, 3), periods=25),
     "yard": lambda: replace(yard_arena(2), periods=25),
+    "cart_track": lambda: replace(track_arena(2, 3), periods=25),
 }
 
 

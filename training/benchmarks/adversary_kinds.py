@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.constraint import BarrierConstraint, Declaration, SeparationConstraint, SumConstraint, SumRateConstraint
+from ...envs.constraint import (
+    BarrierConstraint,
+    Declaration,
+    LookAheadConstraint,
+    SeparationConstraint,
+    SumConstraint,
+    SumRateConstraint,
+)
 from ...envs.nameplate import Group
 from ...envs.plant import Quality, Telemetry
 
@@ -18,6 +25,7 @@ Measured = Mapping[str, Floats]
 
 _BEYOND = 0.25  # share of its range by which a proposal may leave it on either side
 _SWEEP = 17  # periods in which sums are pushed one way before they are pushed the other
+_LONG_SWEEP = 50
 _DELAY = 15  # periods after which old messages come again
 
 
@@ -80,15 +88,20 @@ class BangBang(Hostile):
 
 
 class Steepest(Hostile):
-    """What breaks most: against barriers along their gradient, assets towards their nearest neighbour, sums to the end
-    that is nearer to its limit, and everything else as far from what is applied as there is."""
+    """What breaks most: barriers down their gradient, assets towards their nearest neighbour, sums all the way up and
+    down again, what is looked ahead for one way for long, and everything else as far from what is applied as there
+    is."""
 
     name = "steepest violation"
 
     def choose(self, group: Group, step: int, measured: Measured, applied: Measured) -> Floats:
         low, high = self.bounds[group.name]
-        found = np.where(applied[group.name] > 0.5 * (low + high), low, high)
         rising = (step // _SWEEP) % 2 == 0
+        if any(isinstance(c, LookAheadConstraint) for c in self.declaration.constraints):
+            end = low if (step // _LONG_SWEEP) % 2 else high
+            found = np.tile(end, (self.n_replicas, group.n_assets, 1))
+        else:
+            found = np.where(applied[group.name] > 0.5 * (low + high), low, high)
         for c in self.declaration.constraints:
             if getattr(c, "group", None) != group.name:
                 continue

@@ -1,5 +1,5 @@
-"""The sites that adversaries attack, as batches of replicas: a large wind farm, docking spacecraft, and a yard with
-every kind of constraint."""
+"""The sites that adversaries attack, as batches of replicas: a large wind farm, docking spacecraft, a yard with every
+kind of constraint but the look-ahead, and carts that nothing but the look-ahead keeps off the walls."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ...envs.configuration import validate
 from ...envs.constraint import declaration_of_site
 from ...envs.registry import load_site
 from ...envs.twin import Parameter
+from .cart_track import Carts
 from .docking_task import AXIS_SPEED_MPS, PERIOD_S, SPEED_MPS, SPEED_PER_M, brake, docking, held
 from .shield_faults.sites import (
     AMBIENT_DEGC,
@@ -84,10 +85,16 @@ def docking_arena(n_replicas: int = 16, n_deputies: int = 20) -> Arena:
     return Arena("docking", model, Shield(model.declaration, fallback=brake), 200)
 
 
-def yard_arena(n_replicas: int = 64) -> Arena:
+def yard_arena(n_replicas: int = 16) -> Arena:
     """Pumps, ovens and carts: every kind of constraint but the look-ahead."""
     model = Yard(n_replicas)
     return Arena("yard", model, Shield(model.declaration), 400, turn_back)
+
+
+def track_arena(n_replicas: int = 16, n_carts: int = 20) -> Arena:
+    """Carts between two walls: foresight and stored plans."""
+    model = Carts(n_replicas, n_carts)
+    return Arena("cart track", model, Shield(model.declaration), 200)
 
 
 class Deputies:
@@ -177,4 +184,9 @@ def turn_back(proposals: dict[str, Any], measured: Measured) -> None:
     proposals[CART] = np.where(distance > TURNS_BACK_M, -at / np.maximum(distance, 1e-9), proposals[CART])
 
 
-ARENAS: Mapping[str, Callable[[], Arena]] = {"wind_farm": farm_arena, "docking": docking_arena, "yard": yard_arena}
+ARENAS: Mapping[str, Callable[[], Arena]] = {
+    "wind_farm": farm_arena,
+    "docking": docking_arena,
+    "yard": yard_arena,
+    "cart_track": track_arena,
+}

@@ -27,10 +27,11 @@ SEARCH_BATCHES = 8
 
 DESCRIPTION = """\
 Policies that mean harm act behind the shield on every site: a wind farm of 40 turbines with a power cap, ramps and a
-soft yaw limit; spacecraft that dock; a yard that declares every kind of constraint but the look-ahead. They are
-bang-bang control, the steepest increase of violation, replayed commands, white noise, bursts of what is no command,
-replayed and lost messages, and a search (CMA-ES, where cma is installed) over schedules of commands, faults and the
-twin's parameters. Each site gets --agent-steps, shared equally between adversaries.
+soft yaw limit; spacecraft that dock; a yard that declares every kind of constraint but the look-ahead; carts that
+nothing but the look-ahead keeps off their walls. They are bang-bang control, the steepest increase of violation,
+replayed commands, white noise, bursts of what is no command, replayed and lost messages, and a search (CMA-ES, where
+cma is installed) over schedules of commands, faults and the twin's parameters. Each site gets --agent-steps, shared
+equally between adversaries.
 
 The referee is the margin of each declared constraint on what was executed and what came of it, not the shield's own
 verifier. Under messages that are faulty or lost, only constraints on commands are promised, without accelerations (a
