@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ..falsifier import Falsification
 
 WIDTH_OF_A_PIPE = 140
-SCHEDULES, AT_ONCE, PERIODS = 160, 16, 60
+AT_ONCE, PERIODS, SHORTEST = 16, 60, 20
+AGENT_STEPS = 30_000
+"""What is tried where nobody says how much: some ten seconds."""
 DESCRIPTION = """\
 Prove that a site's declaration of what is safe hangs together, and print it as a table: every limit that the nameplate
 implies and the site adds, which are hard, in which order soft ones are kept, and where each asset goes when in doubt.
@@ -57,7 +59,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser, "site.limits.power_cap_kw=12000")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
-        "--falsify", type=int, default=None, metavar="N", help=f"schedules to try on the twin ({SCHEDULES})"
+        "--falsify",
+        type=int,
+        default=None,
+        metavar="N",
+        help=f"schedules to try on the twin, of {PERIODS} periods each; absent: about {AGENT_STEPS:,} agent-steps",
     )
     budget.add_argument("--no-falsify", action="store_true", help="prove the declaration alone")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the falsifier (0)")
@@ -88,14 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
     console.print("coherent, and the shield keeps all of it")
     if arguments.no_falsify:
         return 0
-    n_schedules = SCHEDULES if arguments.falsify is None else arguments.falsify
+    n_schedules, n_periods = _budget(arguments.falsify, len(plate.agents))
     if n_schedules < 2 * AT_ONCE:
         raise ConfigurationError(
             f"--falsify {n_schedules}: {AT_ONCE} schedules run at once, with sound messages and with faulty ones; give "
             f"{2 * AT_ONCE} or more, or --no-falsify"
         )
     try:
-        found = _falsified(site, config, declaration, shield, n_schedules, arguments.seed, console)
+        found = _falsified(site, config, declaration, shield, n_schedules, n_periods, arguments.seed, console)
     except (TwinloopError, ImportError) as error:
         if arguments.falsify is not None:
             raise
@@ -104,9 +110,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if found.broken or found.failed else 0
 
 
+def _budget(asked: int | None, n_assets: int) -> tuple[int, int]:
+    """Schedules and their periods; of large sites both become fewer, where nobody says how many."""
+    if asked is not None:
+        return asked, PERIODS
+    n_schedules = max(2 * AT_ONCE, AGENT_STEPS // (n_assets * PERIODS))
+    return n_schedules, max(SHORTEST, min(PERIODS, AGENT_STEPS // (n_assets * n_schedules)))
+
+
 def _falsified(
-    site: Site, config: BaseModel, declaration: Declaration, shield: Shield, n_schedules: int, seed: int,
-    console: Console,
+    site: Site, config: BaseModel, declaration: Declaration, shield: Shield, n_schedules: int, n_periods: int,
+    seed: int, console: Console,
 ) -> Falsification:  # fmt: skip
     """Search and tell."""
     from ..falsifier import TwinModel, falsify
@@ -114,7 +128,7 @@ def _falsified(
     model = TwinModel(site, config, declaration, AT_ONCE)
     with console.status("falsifying") as status:
         found = falsify(
-            model, shield, n_schedules, PERIODS, seed,
+            model, shield, n_schedules, n_periods, seed,
             lambda done, of: status.update(f"falsifying: {done} of {of} schedules"),
         )  # fmt: skip
     console.print()

@@ -146,7 +146,14 @@ def proposal(schedule: Schedule, step: int, nameplate: Nameplate) -> Any:
         share = schedule.share(step, group.n_assets, first, len(group.commanded))
         first += len(group.commanded)
         low, high = group.lower("commanded"), group.upper("commanded")
-        found[group.name] = low + share * (high - low)
+        values = low + share * (high - low)
+        for column, signal in enumerate(group.commanded):
+            if signal.levels is not None:  # a level where the share is one, what lies beyond the range where it is not
+                levels = np.sort(np.array(signal.levels, dtype=np.float64))
+                at = np.clip((share[:, column] * len(levels)).astype(np.int64), 0, len(levels) - 1)
+                inside = (share[:, column] >= 0.0) & (share[:, column] <= 1.0)
+                values[:, column] = np.where(inside, levels[at], values[:, column])
+        found[group.name] = values
     for burst in schedule.bursts:
         if burst.on(step):
             if burst.kind == "none":

@@ -49,6 +49,13 @@ def test_a_shield_that_does_not_keep_what_is_declared_ends_with_status_1(
     assert "twin's seed " in shown
 
 
+def test_the_budget_of_a_large_site_is_as_small_as_it_can_be() -> None:
+    assert check._budget(None, 3) == (166, 60)
+    assert check._budget(None, 40) == (32, 23)
+    assert check._budget(None, 1000) == (32, 20)
+    assert check._budget(500, 1000) == (500, 60)
+
+
 def test_a_twin_that_does_not_run_is_told_and_an_error_where_it_was_asked_for(
     farm: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,21 @@ def test_every_point_of_the_cube_is_a_schedule(seed: int, faulty: bool, edge: fl
     assert schedule.describe().startswith("commands ")
 
 
+def test_commands_with_levels_are_proposed_at_levels_or_beyond_the_range() -> None:
+    gear = Signal("gear", "1", -1.0, 3.0, levels=(3.0, -1.0, 0.0))
+    plate = Nameplate("gears", 1.0, (Group("gear", ("G1", "G2"), (Signal("x", "1", 0.0, 1.0),), (gear,)),))
+    space = Space(plate, 8)
+    rng = np.random.default_rng(0)
+    seen: set[float] = set()
+    for _ in range(60):
+        schedule = replace(space.schedule(rng.random(space.n_dimensions)), bursts=())
+        for step in range(8):
+            seen |= set(proposal(schedule, step, plate)["gear"].ravel().tolist())
+    inside = {v for v in seen if -1.0 <= v <= 3.0}
+    assert inside == {3.0, -1.0, 0.0}
+    assert seen > inside
+
+
 def test_every_fault_can_be_chosen_and_changes_what_arrives() -> None:
     space = Space(PLATE, 10, (), True)
     rng = np.random.default_rng(0)
