@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from twinloop.__main__ import main
@@ -121,6 +123,8 @@ def test_an_artifact_of_another_plant_is_refused_with_what_differs(
         ),
         (["--policy", "greedy", "--endpoint", "opc.tcp://127.0.0.1:1/none"], "127.0.0.1:1"),
         (["nowhere", "--plant", "PLANT"], "no policy artifact"),
+        (["--policy", "greedy", "--plant", "PLANT", "--orders", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--policy", "greedy", "--plant", "PLANT", "--watchdog-periods", "-1"], "--watchdog-periods: -1"),
     ],
 )
 def test_wrong_input_is_one_clear_line_and_nothing_is_sent(
@@ -145,6 +149,10 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         "--journal",
         "--policy",
         "--set",
+        "--mode",
+        "--orders",
+        "--watchdog-periods",
+        "SIGUSR1",
         "examples:",
         "Ctrl-C",
     ):
@@ -216,3 +224,63 @@ def test_a_plant_opens_from_its_file_with_overrides(plant_file: Path) -> None:
 def test_a_plant_is_opened_from_one_place() -> None:
     with pytest.raises(ConfigurationError, match="one of them"):
         open_plant()
+
+
+def _served(plant_file: Path, speed: str) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "twinloop", "commission", str(plant_file), "--speed", speed]
+    server = subprocess.Popen([*command, "--endpoint", "opc.tcp://127.0.0.1:0/pair"], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, next(line.split()[1] for line in server.stdout if line.startswith("endpoint"))
+
+
+def test_a_served_plant_is_watched_in_a_second_process_and_a_stop_by_signal_trips_it(
+    plant_file: Path, tmp_path: Path
+) -> None:
+    server, endpoint = _served(plant_file, "20")
+    path = tmp_path / "run.sqlite"
+    command = [sys.executable, "-m", "twinloop", "run", "--policy", "random", "--endpoint", endpoint, "--journal"]
+    process = subprocess.Popen(
+        [*command, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+    )
+    try:
+        assert _until(lambda: path.exists() and _n_rows(path) > 4)
+        watchdogs = [
+            child.pid for child in psutil.Process(process.pid).children() if "watchdog" in " ".join(child.cmdline())
+        ]
+        assert len(watchdogs) == 1
+        process.send_signal(signal.SIGUSR1)
+        assert _until(lambda: any(r.get("modes") == "tripped" for r in read(path)))
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=60.0)
+        assert process.returncode == 130, printed
+        assert f"kill -USR1 {process.pid}" in printed
+        assert not any(psutil.pid_exists(pid) for pid in watchdogs)
+    finally:
+        for child in (process, server):
+            child.kill()
+            child.communicate()
+    orders = [row["orders"] for row in read(path) if row["kind"] == "decision"]
+    assert "stop" not in orders[0]
+    assert orders[-1]["stop"] is True
+    assert verify(path).is_sound
+    assert main(["replay", str(path)]) == 0
+
+
+def _until(fact: Callable[[], bool], timeout_s: float = 60.0) -> bool:
+    give_up_s = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_s:
+        if fact():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_in_shadow_mode_an_emulated_plant_is_left_alone(
+    plant_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.sqlite"
+    words = ["run", "--policy", "random", "--plant", str(plant_file), "--periods", "3", "--journal", str(path)]
+    assert main([*words, "--mode", "shadow"]) == 0
+    assert "2 of 2 shadow" in capsys.readouterr().out
+    assert [row["previous"] for row in read(path)[2:]] == [{"written": False}] * 3
+    assert main(["replay", str(path), "--plant", str(plant_file)]) == 0
