@@ -11,6 +11,7 @@ from twinloop.agents.artifact_inputs import InputSample
 from twinloop.agents.controllers.reference import NeutralPolicy
 from twinloop.agents.own_signals import OwnSignalsEncoder
 from twinloop.deploy.shield import Code, Shield, Source
+from twinloop.deploy.shield.state import as_arrays, from_arrays
 from twinloop.deploy.watching import watch
 from twinloop.envs.constraint import MeasuredConstraint, declare
 from twinloop.envs.nameplate import Group, Nameplate, Signal
@@ -88,3 +89,27 @@ def test_an_oven_whose_inputs_are_unlike_training_goes_to_its_fallback_and_the_o
     assert sources[6]["oven/O2"] is Source.POLICY
     assert sources[-1]["oven/O2"] is Source.FALLBACK
     assert Code.MONITOR_OUT_OF_DISTRIBUTION in codes
+
+
+def test_what_monitors_remember_survives_being_stored() -> None:
+    declaration = declare(PLATE, [HOT])
+    shield = Shield(declaration, monitors=watch(declaration, sampled(3000), print))
+    state = stored = shield.start()
+    for k in range(30):
+        heat = np.array([[0.5], [0.95 if 10 <= k < 13 else 0.5 + 0.01 * k]])
+        telemetry = Telemetry(
+            values={"oven": heat},
+            source_time_s={"oven": np.full((2, 1), float(k))},
+            quality={"oven": np.full((2, 1), Quality.GOOD, np.int8)},
+            received_time_s=float(k),
+            sequence=k,
+        )
+        proposed = {"oven": np.full((2, 1), 0.6)}
+        one = shield.filter(telemetry, proposed, float(k), state)
+        other = shield.filter(telemetry, proposed, float(k), stored)
+        assert (one.source, one.mode, one.reasons) == (other.source, other.mode, other.reasons)
+        state, stored = one.state, from_arrays(as_arrays(other.state))
+        kept, again = as_arrays(state), as_arrays(stored)
+        assert kept.keys() == again.keys()
+        assert all(np.array_equal(kept[name], again[name], equal_nan=True) for name in kept)
+    assert any(np.any(memory["odd/oven"]) for memory in state.monitors if "odd/oven" in memory)
