@@ -22,6 +22,7 @@ from .local import LocalLimits
 from .local_reasons import Why
 from .lookahead import Foreseen, LookAhead
 from .program import Status
+from .sum_braking import SumBraking
 from .verification import Verdict, Verifier
 
 Floats = NDArray[np.float64]
@@ -79,6 +80,7 @@ class Keeping:
         self.flat = flat
         self.local = LocalLimits(declaration, flat)
         self.coupling = Coupling(declaration, flat)
+        self._sum_braking = SumBraking(declaration, flat)
         self.look_ahead = LookAhead(declaration, flat)
         self.verifier = Verifier(declaration)
         self.explainer = Explainer(plate.agents, flat.asset, flat.names)
@@ -100,7 +102,11 @@ class Keeping:
         local = self.local.keep(choice.asked, memory, applied, low, high, period.elapsed_s)
         if fixed is not None:
             local = np.where(fixed, applied, local)
-        coupled = self._coupled(local, low, high, choice, period)
+        limits = period.limits
+        if self._sum_braking.any:
+            low, high, limits = self._sum_braking.narrowed(local, low, high, applied, limits)
+            local = np.minimum(np.maximum(local, low), high)
+        coupled = self._coupled(local, low, high, choice, period._replace(limits=limits))
         u, foreseen = coupled.u, None
         if foresee and self.look_ahead.constraints:
             foreseen = self.look_ahead.keep(

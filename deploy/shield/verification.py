@@ -239,9 +239,11 @@ class Verifier:
         step = _step(c, elapsed_s)
         low, high = max(c.minimum, start - step), min(c.maximum, start + step)
         if c.per_second2 < math.inf and start == before and past.sound:
-            q = c.per_second2 * elapsed_s * elapsed_s
-            least, most = before + past.change - q, before + past.change + q
-            low, high = min(max(least, low), high), max(min(most, high), low)
+            # a part of a period lets a change grow by that part, and brake as in a whole one
+            q = c.per_second2 * self._period_s * self._period_s
+            grow, change = q * min(elapsed_s / self._period_s, 1.0), past.change
+            least, most = min(change - grow, max(change - q, 0.0)), max(change + grow, min(change + q, 0.0))
+            low, high = min(max(before + least, low), high), max(min(before + most, high), low)
         if self._locked(c, before, past):
             low = high = min(max(start, low), high)
         return low, high

@@ -13,7 +13,6 @@ CASES = list(all_cases())
 FAMILIES = ("actuator", "input", "message", "mode", "network", "physical", "policy", "process", "runtime", "solver")
 
 
-SUM_BRAKES = "a sum over commands with an acceleration limit keeps no room to brake before its end"
 STANDBY_LIMITS = "the standby forgets the ends of sums that are ordered at run time"
 ORDERS = "an order source that raises or gives another type stops the loop or misses its deadline"
 OPEN = {
@@ -22,17 +21,6 @@ OPEN = {
     "farm: cap goes up and down": STANDBY_LIMITS,
     **{f"farm: cap falls to {most} in use": STANDBY_LIMITS for most in ("2.9", "2", "1", "0.3")},
     **{f"farm: limits {hair} apart": STANDBY_LIMITS for hair in ("1e-06", "1e-07", "1e-09", "-1e-09", "-1e-07")},
-    **{
-        f"yard: {name}": SUM_BRAKES
-        for name in (
-            "saturated high",
-            "far too large",
-            "percent for per unit",
-            "slow drift downwards",
-            "a hair beyond the limits",
-            "heat without end",
-        )
-    },
     "orders of text": ORDERS,
     "orders can't be read": ORDERS,
 }
