@@ -110,7 +110,7 @@ class Keeping:
         u, foreseen = coupled.u, None
         if foresee and self.look_ahead.constraints:
             foreseen = self.look_ahead.keep(
-                u, period.guarded.values, applied, period.state.plan, lambda v: self._verdict(v, period).fine
+                u, period.guarded.values, applied, period.state.plan, lambda v: self._verdict(v, period).fine, fixed
             )
             u = u if foreseen.u is None else np.array(foreseen.u, dtype=np.float64)
         return Kept(u, local, low, high, coupled, foreseen)

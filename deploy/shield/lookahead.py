@@ -34,6 +34,7 @@ from .compiled import FlatCommands
 from .ladder import Judge, StoredPlan
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 FOLLOWED = 1e-9
 """How far what the plant obeys may be from the plan and still count as following it, relative to one plus its size."""
 
@@ -111,13 +112,15 @@ class LookAhead:
         applied: Floats,
         plan: StoredPlan | None,
         acceptable: Judge | None = None,
+        fixed: Bools | None = None,
     ) -> Foreseen:
         """``u`` ``[n]`` if a backup keeps the site safe after it, else something near it, or the way to safety.
 
         In this order: ``u``; what lies between it and the stored plan's next commands; these; what a backup would do
         from here; the stored plan's next commands even though today's foresight does not confirm them; nothing.
         ``measured``: ``[N, O]`` a group; ``applied``: ``[n]``, what the plant obeys; ``plan``: as it came back last
-        period. ``acceptable`` judges all other hard constraints and is asked of everything but ``u``. Never raises.
+        period. ``acceptable`` judges all other hard constraints and is asked of everything but ``u``. ``fixed``:
+        ``[n]``, commands that are not ours and stay as they are in ``u``. Never raises.
         """
         if not self.constraints:
             return Foreseen(u, None, "", math.inf)
@@ -127,14 +130,14 @@ class LookAhead:
         if all(asked.kept):
             return self._taken(asked, asked, budget)
         views = [asked]  # in the order in which they are preferred among equals
-        planned = self._planned(plan, applied, acceptable)
+        planned = self._planned(u, plan, applied, acceptable, fixed)
         if planned is not None:
             at_plan = self._view(planned, seen, budget)
             if self._safe(at_plan):
                 views += self._between(u, asked, at_plan, seen, budget, acceptable)
                 views.append(at_plan)
         if not any(all(v.kept) for v in views):
-            views += self._from_here(applied, seen, budget, acceptable)
+            views += self._from_here(u, applied, seen, budget, acceptable, fixed)
         safe = [v for v in views if self._safe(v)]
         if safe:
             best = max(safe, key=lambda v: v.kept)  # the first of equals: soft conditions in their order
@@ -212,12 +215,17 @@ class LookAhead:
         )
         return (margin, plan) if sound else (-math.inf, None)
 
-    def _planned(self, plan: StoredPlan | None, applied: Floats, acceptable: Judge | None) -> Floats | None:
+    def _planned(
+        self, u: Floats, plan: StoredPlan | None, applied: Floats, acceptable: Judge | None, fixed: Bools | None
+    ) -> Floats | None:
         """The stored plan's next commands, where it was followed so far and other constraints let them pass."""
         if plan is None or not 1 <= plan.used <= len(plan.commands) or not _same(plan.commands[plan.used - 1], applied):
             return None
         following = plan.next()
-        return following.copy() if following is not None and _passes(acceptable, following) else None
+        if following is None:
+            return None
+        following = _ours(following, u, fixed)
+        return following if _passes(acceptable, following) else None
 
     def _between(
         self, u: Floats, asked: _View, at_plan: _View, measured: Mapping[str, Floats], budget: _Budget,
@@ -244,8 +252,9 @@ class LookAhead:
         return found
 
     def _from_here(
-        self, applied: Floats, measured: Mapping[str, Floats], budget: _Budget, acceptable: Judge | None
-    ) -> list[_View]:
+        self, u: Floats, applied: Floats, measured: Mapping[str, Floats], budget: _Budget, acceptable: Judge | None,
+        fixed: Bools | None,
+    ) -> list[_View]:  # fmt: skip
         """What the backups would do from here, each judged as anything else.
 
         A foresight tells a backup's commands only after a first period of given ones, so it is first asked what would
@@ -254,9 +263,12 @@ class LookAhead:
         found: list[_View] = []
         for backup in self.backups:
             _, commands = self._ask(self.constraints[0], applied, backup, measured, budget)
-            if commands is None or len(commands) < 2 or not _passes(acceptable, commands[1]):
+            if commands is None or len(commands) < 2:
                 continue
-            found.append(self._view(commands[1], measured, budget))
+            tried = _ours(commands[1], u, fixed)
+            if not _passes(acceptable, tried):
+                continue
+            found.append(self._view(tried, measured, budget))
             if all(found[-1].kept):
                 break
         return found
@@ -293,6 +305,11 @@ def _agreed(a: Floats, b: Floats) -> Floats | None:
     """The periods that both plans foresee; None where they foresee different commands in them."""
     n = min(len(a), len(b))
     return a[:n] if _same(a[:n], b[:n]) else None
+
+
+def _ours(commands: Floats, u: Floats, fixed: Bools | None) -> Floats:
+    """A copy of the commands, those that are not ours as in ``u``."""
+    return commands.copy() if fixed is None else np.where(fixed, u, commands)
 
 
 def _passes(acceptable: Callable[[Floats], bool] | None, u: Floats) -> bool:

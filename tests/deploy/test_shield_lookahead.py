@@ -208,6 +208,39 @@ def test_other_constraints_are_asked_of_everything_but_the_proposal() -> None:
     assert look.keep(np.array([1.0]), at(8.0, 1.9), np.zeros(1), None, fails).u is None
 
 
+def test_commands_that_are_not_ours_stay_as_they_are() -> None:
+    pair = replace(PLATE, groups=(replace(PLATE.groups[0], assets=("C1", "C2")),))
+    look = LookAhead(declare(pair, [condition("brake", foresight=Both())]), flat_commands(pair))
+    measured = {"cart": np.array([[8.0, 1.9], [0.0, 0.5]])}
+    applied, u = np.array([0.0, 0.25]), np.array([1.0, 0.25])
+    fixed = np.array([False, True])
+    free = look.keep(u, measured, applied, None)
+    assert free.u is not None
+    assert free.u.tolist() == [-1.0, -1.0]
+    bound = look.keep(u, measured, applied, None, None, fixed)
+    assert bound.u is not None
+    assert bound.u.tolist() == [-1.0, 0.25]
+    plan = StoredPlan(np.array([[0.0, 0.25], [-1.0, -1.0]]), used=1)
+    planned = look.keep(u, measured, applied, plan, None, fixed)
+    assert planned.u is not None
+    assert planned.u.tolist() == [-0.875, 0.25]  # three halvings from full braking
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two carts, each by the model of one."""
+
+    def __call__(self, measured: Mapping[str, Floats], first: Mapping[str, Floats], backup: str, horizon: int) -> Told:
+        told = [
+            Cart()({"cart": measured["cart"][i : i + 1]}, {"cart": first["cart"][i : i + 1]}, backup, horizon)
+            for i in range(2)
+        ]
+        plan = tuple(
+            {"cart": np.concatenate([a["cart"], b["cart"]])} for a, b in zip(told[0][1], told[1][1], strict=True)
+        )
+        return min(margin for margin, _ in told), plan
+
+
 @dataclass(frozen=True)
 class Blind:
     """Never sees anything safe."""
