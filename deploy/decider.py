@@ -78,7 +78,7 @@ class Question:
     clock_s: float | None
     state: ShieldState
     policy: PolicyState
-    orders: Orders
+    orders: Orders | str
     causes: frozenset[Cause]
     previous: Mapping[str, Any]
     handing_back: bool

@@ -146,7 +146,7 @@ class Loop:
             clock_s=clock_s,
             state=self._state,
             policy=self._policy_state,
-            orders=Orders() if self._orders is None else self._orders(),
+            orders=self._asked(),
             causes=self._causes(),
             previous=self._outcome,
             handing_back=handing_back,
@@ -173,6 +173,17 @@ class Loop:
             self._detail = self._link.last_error
             return Ending.PLANT_LOST
         return None
+
+    def _asked(self) -> Orders | str:
+        """What people ask, or in words what came instead, which the shield refuses and tells of."""
+        if self._orders is None:
+            return Orders()
+        try:
+            found = self._orders()
+        except Exception as error:  # noqa: BLE001 - whatever brings orders must not end the control of a plant
+            _LOG.error("orders can't be read: %s", error)
+            return f"{type(error).__name__}: {error}"
+        return found if isinstance(found, Orders) else f"{type(found).__name__} instead of orders"
 
     def _causes(self) -> frozenset[Cause]:
         """What only the loop knows."""

@@ -86,7 +86,7 @@ def given_record(
     state: ShieldState,
     proposed: Any,
     absent: Code,
-    orders: Orders,
+    orders: Orders | str,
     causes: frozenset[Cause],
 ) -> dict[str, Any]:
     """The rest of what :meth:`~.shield.Shield.filter` was given; the state by its SHA-256, since rows follow on."""
@@ -139,8 +139,10 @@ def modes_of(decision: Decision) -> Any:
     return next(iter(found)) if len(found) == 1 else found
 
 
-def orders_row(orders: Orders) -> dict[str, Any]:
-    """What was ordered, without what was not."""
+def orders_row(orders: Orders | str) -> dict[str, Any]:
+    """What was ordered, without what was not; in words where it could not be read."""
+    if isinstance(orders, str):
+        return {"unreadable": orders}
     given = {f.name: getattr(orders, f.name) for f in fields(orders) if getattr(orders, f.name) not in (None, False)}
     return {name: sorted(v) if isinstance(v, frozenset) else v for name, v in given.items() if name != "limits" or v}
 

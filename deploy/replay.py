@@ -160,8 +160,10 @@ def telemetry_of(row: Any, nameplate: Nameplate) -> Any:
     return Telemetry(values, times, quality, _number(row["received_time_s"]), row["sequence"], notes)
 
 
-def orders_of(row: Mapping[str, Any]) -> Orders:
-    """The orders of a row."""
+def orders_of(row: Mapping[str, Any]) -> Orders | str:
+    """The orders of a row, or in words what came instead."""
+    if "unreadable" in row:
+        return str(row["unreadable"])
     told: dict[str, Any] = dict(row)
     for name in ("approved", "assets"):
         if name in told:

@@ -28,6 +28,7 @@ from .causes import Cause
 from .choice import FALLBACK, SAFE_STATE, SOURCES, Choice, Chooser, Inputs, causes_of
 from .command_memory import CommandMemory
 from .compiled import flat_commands
+from .coupling import Limits
 from .decision import BoolArrays, Code, Decision, Mode, Reason, ShieldState, Source
 from .explanation import changed
 from .inputs import Guarded, InputGuard
@@ -294,7 +295,7 @@ class Shield:
             self._all_autonomous if modes.plain else modes.named(self.nameplate.agents),
             self._all_act if acts is None else self._by_group(acts),
             advised,
-            partial(self._stand_by, after, guarded, modes),
+            partial(self._stand_by, after, guarded, modes, asks.limits),
         )
 
     def _guarded(
@@ -405,14 +406,15 @@ class Shield:
         kept = self._keeping.keep(Choice(asked, choice.source, False), period)
         return self.flat.grouped(kept.u)
 
-    def _stand_by(self, after: ShieldState, guarded: Guarded, modes: Modes) -> Arrays:
+    def _stand_by(self, after: ShieldState, guarded: Guarded, modes: Modes, limits: Limits) -> Arrays:
         """Commands for the period after this one, should nothing be worked out then: the stored plan's next ones, else
-        the fallback's, the safe state's where an asset is tripped; kept and verified like all others."""
+        the fallback's, the safe state's where an asset is tripped; kept and verified like all others. ``limits``: ends
+        of sums at run time, which stand until there is a next order."""
         applied, period_s = self._applied(after), self.nameplate.period_s
         memory = self._remembered(after, applied, period_s)
         try:
             with np.errstate(all="ignore"):
-                period = Period(after, guarded, applied, memory, period_s, period_s, {})
+                period = Period(after, guarded, applied, memory, period_s, period_s, limits)
                 fallback = partial(self._fallback_commands, guarded)
                 safe = partial(self._safe_way.toward, applied, after.landing_s, period_s)
                 planned = None if after.plan is None else after.plan.next()
