@@ -23,7 +23,7 @@ from .docking_task import DOCKED_M, PERIOD_S, brake, docking, held, published_va
 NAME = "docking"
 SUMMARY = "a spacecraft docks behind the shield: barrier values, steps and time beside the run-time-assurance library"
 
-# the library's own test script starts at the first; its figures that stand beside ours were measured at the second
+# the library's own test script starts at the first; its figures that stand beside ours fit a start at the second
 BEARINGS_RAD = (4.298, 0.3057)
 START_M = 10_000.0
 LONGEST_S = 5000
@@ -165,8 +165,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"Faulty inputs answered safely: {safe} of {len(faults)} ({_named(faults)}).",
         "The library, measured at bearing 0.3057: optimisation 2484 steps, 91.8 % changed by 0.829, 620 us, 1 of 9 "
         "faulty inputs; switching 2573 steps, 53.9 % changed by 0.836, 2500 us, 3 of 9; no shield 2157 steps.",
-        "Its optimisation (1.18.6) before this plant: 2485 steps at bearing 0.3057, 2441 at 4.298, least approach 1.4e-4 and "
-        "1.9e-4 m/s.",
+        "Its optimisation (1.18.6) before this very plant: 2485 steps at bearing 0.3057 and 2441 at 4.298, least "
+        "approach 1.4e-4 and 1.9e-4 m/s.",
         *(f"{'met' if good else 'MISSED'}: {bar}" for bar, good in bars.items()),
     )
     columns = (
