@@ -69,6 +69,11 @@ class Verifier:
         self._curved = tuple((k, c.per_second2) for k, c in enumerate(self._commands) if c.curved)
         self._special = tuple(k for k, c in enumerate(self._commands) if not c.plain and not c.curved)
         self._exclusive = tuple(a for a in self._assets if a.exclusive)
+        self._rivals: dict[int, tuple[int, ...]] = {}
+        for together in (t for a in self._exclusive for t in a.exclusive):
+            for k in together.columns:
+                others = tuple(j for j in together.columns if j != k)
+                self._rivals[k] = self._rivals.get(k, ()) + others
         self._owner = tuple(i for i, a in enumerate(self._assets) for _ in range(a.n))
         self._place = {(a.group, a.number): a for a in self._assets}
         self._shapes = tuple((g.name, g.n_assets, len(g.commanded)) for g in declaration.nameplate.groups)
@@ -127,6 +132,10 @@ class Verifier:
             self._judge_exclusive(asset, values, before, elapsed_s, past, local)
 
         def reach(k: int) -> tuple[float, ...]:
+            rivals = self._rivals.get(k, ())
+            rests = [_at(values[j], self._commands[j].neutral) for j in rivals]
+            if not all(rests) and _at(values[k], self._commands[k].neutral):
+                return (values[k],)  # a rival has the right to be off neutral, so that this one has none
             return self._reach(k, before[k], elapsed_s, past)
 
         return Verdict(local, self._coupled.broken(values, before, reach, elapsed_s, measured, limits))

@@ -172,6 +172,18 @@ def test_each_kind_that_assets_break_together_is_found_by_name(
     assert verdict.local == {}
 
 
+def test_a_sum_is_not_asked_of_a_command_whose_rival_is_in_use() -> None:
+    """Where an oven cools, it can't help to reach the least heat that is ordered: the other one does what it can."""
+    before = heats(0.0, 20.0)
+    before[OVEN][0, 1] = 10.0
+    sent = {n: x.copy() for n, x in before.items()}
+    ordered: dict[str, tuple[float | None, float | None]] = {"heat cap": (23.0, None)}
+    sent[OVEN][1, 0] = 22.0
+    assert VERIFIER.failures(sent, before, DT_S, memory(), STATE, ordered).fine
+    sent[OVEN][1, 0] = 20.5
+    assert VERIFIER.failures(sent, before, DT_S, memory(), STATE, ordered).coupled == ("heat cap",)
+
+
 def test_a_ramp_with_one_end_lets_stand_still_when_no_time_has_passed() -> None:
     assert VERIFIER.failures(REST, REST, 0.0, memory(), STATE).fine
     assert VERIFIER.failures(heats(1.0), REST, 0.0, memory(), STATE).coupled == ("heat ramp",)
