@@ -64,6 +64,7 @@ PACKAGE_EXTRAS = {
     "pettingzoo": ("twin", "train"),
     "psutil": ("train",),
     "pyarrow": ("ray",),
+    "pymodbus": ("modbus",),
     "ray": ("ray",),
     "sb3_contrib": ("sb3",),
     "scipy": ("wind", "train"),

@@ -1,0 +1,171 @@
+"""A plant made of any connector: telemetry with quality and time, also where the protocol has neither."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...envs.errors import PlantError
+from ...envs.nameplate import Nameplate
+from ...envs.plant import Arrays, Quality, Telemetry
+from .contract import Connector, Outcome, Peer, WriteStatus
+
+FloatArray = NDArray[np.float64]
+
+UNCERTAIN_PERIODS = 2.0
+"""A heartbeat that has stood for longer makes what was good uncertain: it should have moved once, and may just."""
+SILENT_PERIODS = 3.0
+"""A heartbeat that has stood for longer makes all readings bad."""
+
+
+class ConnectedPlant:
+    """Keeps the :class:`~twinloop.envs.plant.Plant` contract over a connector; nothing is sent before the first call.
+
+    Quality is the worse of what the protocol says and what the heartbeat's age says. Without a clock of the peer's,
+    times are our own UTC clock's. ``in_control`` False leaves the equipment's watchdog to run. ``refusals`` are the
+    commands that were not accepted in the last ``write``, by full name, with the reason.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._sequence = 0
+        self._seen_beat: int | None = None
+        self.in_control = True
+        self.refusals: dict[str, str] = {}
+
+    @property
+    def nameplate(self) -> Nameplate:
+        return self._connector.nameplate
+
+    @property
+    def clock_s(self) -> float:
+        return _now_s(self._connector.heartbeat(send=False))
+
+    @property
+    def wall_period_s(self) -> float | None:
+        """How long the peer's period lasts on the wall; None for one that somebody steps."""
+        return self._period_s(self._connector.heartbeat(send=False)) or None
+
+    def read(self) -> Telemetry:
+        plate = self.nameplate
+        measured, commanded = plate.signal_names("measured"), plate.signal_names("commanded")
+        readings = self._connector.read([*measured, *commanded])
+        peer = self._peer()
+        n = len(measured)
+        quality = np.maximum(readings.quality[:n], self._quality(peer)).astype(np.int8)
+        self._sequence += 1
+        self._seen_beat = peer.beat
+        return Telemetry(
+            values=_groups(plate, "measured", readings.values[:n]),
+            source_time_s=_groups(plate, "measured", readings.source_time_s[:n]),
+            quality=_groups_of_quality(plate, quality),
+            received_time_s=_now_s(peer),
+            sequence=self._sequence,
+            notes={
+                "heartbeat": peer.beat,
+                "heartbeat_age_s": peer.age_s,
+                "watchdog_tripped": peer.is_tripped,
+                "plant_failed": peer.has_failed,
+                "obeyed": _groups(plate, "commanded", readings.values[n:]),
+            },
+        )
+
+    def write(self, commands: Arrays) -> Arrays:
+        """Write the commands of the groups given; what the peer then holds, ``[N, A]`` of all groups."""
+        plate = self.nameplate
+        wanted: dict[str, float] = {}
+        for name, values in commands.items():
+            group = next((g for g in plate.groups if g.name == name), None)
+            if group is None:
+                raise PlantError(
+                    f"{self._connector.endpoint}: no group {name!r}; it has {[g.name for g in plate.groups]}"
+                )
+            array = np.asarray(values, dtype=np.float64)
+            if array.shape != (group.n_assets, len(group.commanded)):
+                raise PlantError(
+                    f"{self._connector.endpoint}: commands for {name!r} have shape {array.shape}, expected "
+                    f"{(group.n_assets, len(group.commanded))} (assets, commanded signals)"
+                )
+            full = [f"{name}/{asset}/{signal.name}" for asset in group.assets for signal in group.commanded]
+            wanted |= dict(zip(full, array.ravel().tolist(), strict=True))
+        outcomes = self._connector.write(wanted)
+        self.refusals = {
+            n: outcome.reason or outcome.status.value
+            for n, outcome in outcomes.items()
+            if outcome.status is not WriteStatus.ACCEPTED
+        }
+        return _groups(plate, "commanded", self._held(plate.signal_names("commanded"), outcomes))
+
+    def advance(self) -> None:
+        """Wait until the peer's heartbeat moves; tell ours first, if ``in_control``.
+
+        Raises :class:`PlantError` when it has stood for three periods, and from then on after one more period each.
+        """
+        peer = self._connector.heartbeat(send=self.in_control)
+        period_s = self._period_s(peer)
+        if period_s == 0.0:
+            raise PlantError(
+                f"{self._connector.endpoint}: the plant there goes on only when it is stepped on its own side; "
+                "serve it with a speed"
+            )
+        seen = peer.beat if self._seen_beat is None else self._seen_beat
+        give_up_s = time.monotonic() + max(SILENT_PERIODS * period_s - peer.age_s, period_s)
+        while peer.beat == seen:
+            if time.monotonic() > give_up_s:
+                raise PlantError(
+                    f"{self._connector.endpoint}: the server answers, but its heartbeat has stood at {seen} for "
+                    f"{peer.age_s:.3g} s, over {SILENT_PERIODS:g} periods of {period_s:g} s; is the plant behind it "
+                    "stuck?"
+                )
+            time.sleep(min(max(period_s / 20.0, 0.002), 0.25))
+            peer = self._connector.heartbeat(send=False)
+        self._seen_beat = peer.beat
+
+    def close(self) -> None:
+        """Leave the peer; a later call connects again."""
+        self._connector.close()
+
+    def _peer(self) -> Peer:
+        peer = self._connector.peer
+        assert peer is not None  # an answer has just come; narrows the type
+        return peer
+
+    def _period_s(self, peer: Peer) -> float:
+        return self.nameplate.period_s if peer.period_s is None else peer.period_s
+
+    def _quality(self, peer: Peer) -> Quality:
+        """What the heartbeat's age says; that of a plant which somebody steps says nothing."""
+        period_s = self._period_s(peer)
+        if peer.has_failed or (period_s > 0.0 and peer.age_s > SILENT_PERIODS * period_s):
+            return Quality.BAD
+        is_late = period_s > 0.0 and peer.age_s > UNCERTAIN_PERIODS * period_s
+        return Quality.UNCERTAIN if is_late else Quality.GOOD
+
+    def _held(self, names: Sequence[str], outcomes: dict[str, Outcome]) -> FloatArray:
+        held = {name: outcome.held for name, outcome in outcomes.items()}
+        others = [name for name in names if name not in held]
+        if others:
+            held |= dict(zip(others, self._connector.read(others).values.tolist(), strict=True))
+        return np.array([held[name] for name in names], dtype=np.float64)
+
+
+def _now_s(peer: Peer) -> float:
+    return time.time() if peer.clock_s is None else peer.clock_s
+
+
+def _groups(plate: Nameplate, kind: str, flat: FloatArray) -> dict[str, FloatArray]:
+    """``[signals]`` of the site as ``[N, signals]`` a group."""
+    found: dict[str, FloatArray] = {}
+    at = 0
+    for group in plate.groups:
+        n = len(getattr(group, kind))
+        found[group.name] = flat[at : at + group.n_assets * n].reshape(group.n_assets, n).copy()
+        at += group.n_assets * n
+    return found
+
+
+def _groups_of_quality(plate: Nameplate, flat: NDArray[np.int8]) -> dict[str, NDArray[np.int8]]:
+    return {name: array.astype(np.int8) for name, array in _groups(plate, "measured", flat.astype(np.float64)).items()}
