@@ -68,33 +68,43 @@ class SumBraking:
                 toward = np.sign(sign * slow_weights)
                 size = np.abs(slow_weights)
                 start = applied[slow]
+                reach = np.where(toward > 0, high[slow] - start, start - low[slow])
                 forced = np.maximum(np.where(toward > 0, low[slow] - start, start - high[slow]), 0.0)
-                wanted = np.maximum(toward * (asked[slow] - start), forced)
-                change = _allowed(forced, wanted, size, brake, min(given) - sign * total)
-                left = float(size @ (stopping_distance(change, brake) - change))
-                if left <= 0.0 and not (change < wanted).any():
+                most_change = np.maximum(reach, forced)
+                wanted = np.minimum(np.maximum(toward * (asked[slow] - start), forced), most_change)
+                change = _allowed(forced, wanted, most_change, size, brake, min(given) - sign * total)
+                narrows = bool((change < most_change).any())
+                if not narrows and len(slow) == len(index):
+                    continue  # whatever they do, they can still stop
+                still = change if narrows else wanted
+                left = float(size @ (stopping_distance(still, brake) - still))
+                if left <= 0.0 and not narrows:
                     continue
                 up, down = toward > 0, toward < 0
-                high[slow[up]] = np.minimum(high[slow[up]], start[up] + change[up])
-                low[slow[down]] = np.maximum(low[slow[down]], start[down] - change[down])
+                if narrows:
+                    high[slow[up]] = np.minimum(high[slow[up]], start[up] + change[up])
+                    low[slow[down]] = np.maximum(low[slow[down]], start[down] - change[down])
                 end = sign * (min(given) - left)
                 now_least, now_most = ends.get(c.name, (None, None))
                 ends[c.name] = (now_least, end) if sign > 0 else (end, now_most)
         return np.minimum(low, high), np.maximum(low, high), ends
 
 
-def _allowed(forced: Floats, wanted: Floats, size: Floats, brake: Floats, room: float) -> Floats:
-    """The changes ``[k]`` towards the end, between ``forced`` and ``wanted``, that can be stopped within ``room``."""
-
-    def change(periods: float) -> Floats:
-        return np.minimum(np.maximum(brake * periods, forced), wanted)
+def _allowed(forced: Floats, wanted: Floats, reach: Floats, size: Floats, brake: Floats, room: float) -> Floats:
+    """The largest changes ``[k]`` towards the end that can be stopped within ``room``: ``reach`` if all of it can be,
+    else at least what is ``wanted`` if that can be, else what is left of it, shared out by ``brake``."""
 
     def fits(changes: Floats) -> bool:
         return float(size @ stopping_distance(changes, brake)) <= room
 
-    if fits(wanted):
-        return wanted
-    few, many = 0.0, float((wanted / brake).max())
+    if fits(reach):
+        return reach
+    least, most = (wanted, reach) if fits(wanted) else (forced, wanted)
+
+    def change(periods: float) -> Floats:
+        return np.minimum(np.maximum(brake * periods, least), most)
+
+    few, many = 0.0, float((most / brake).max())
     for _ in range(_HALVINGS):
         middle = 0.5 * (few + many)
         few, many = (middle, many) if fits(change(middle)) else (few, middle)

@@ -82,6 +82,15 @@ def test_far_from_the_end_nothing_is_narrowed() -> None:
     assert limits == {}
 
 
+def test_room_towards_one_end_is_not_taken_from_the_way_back_to_the_other() -> None:
+    declaration = heaters(1, cap=3.0, floor=-1.0)
+    low, high, _ = SumBraking(declaration, flat_commands(declaration.nameplate)).narrowed(
+        np.array([3.4]), np.array([3.0]), np.array([5.0]), np.array([5.0]), {}
+    )
+    assert low.tolist() == [3.0]
+    assert high.tolist() == [5.0]
+
+
 def test_commands_without_an_acceleration_limit_have_no_such_rows() -> None:
     signal = Signal("heat", "kW", 0.0, 50.0, rate_limit_per_s=5.0)
     plate = Nameplate("s", 1.0, (Group("g", ("A", "B"), (Signal("t", "degC", 0.0, 1.0),), (signal,)),))
