@@ -8,6 +8,7 @@ from pathlib import Path
 from ..envs.constraint import Declaration, declaration_of_site
 from ..envs.errors import ConfigurationError, MissingExtraError
 from ..envs.plant import Plant
+from .connectors.modbus_address import SCHEME as MODBUS_SCHEME
 
 OPCUA_SCHEME = "opc.tcp://"
 
@@ -15,7 +16,8 @@ OPCUA_SCHEME = "opc.tcp://"
 def open_plant(
     *, endpoint: str | None = None, plant_file: str | Path | None = None, overrides: Sequence[str] = ()
 ) -> Plant:
-    """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``) or the one that ``plant_file`` describes.
+    """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``, ``modbus://host:port``) or the one that
+    ``plant_file`` describes.
 
     ``overrides`` are texts such as ``plant.seed=3``, for a plant's file only. Raises :class:`ConfigurationError` for
     anything else than exactly one of the two; the plant itself may raise
@@ -46,12 +48,26 @@ def plant_declaration(plant_file: str | Path | None, overrides: Sequence[str] = 
 
 
 def _at_endpoint(endpoint: str) -> Plant:
+    if endpoint.startswith(MODBUS_SCHEME):
+        return _at_modbus(endpoint)
     if not endpoint.startswith(OPCUA_SCHEME):
         raise ConfigurationError(
-            f"--endpoint: {endpoint!r} cannot be opened; give an address such as {OPCUA_SCHEME}host:4840/twinloop"
+            f"--endpoint: {endpoint!r} cannot be opened; give an address such as {OPCUA_SCHEME}host:4840/twinloop or "
+            f"{MODBUS_SCHEME}host:5020"
         )
     try:
         from .drivers.opcua_client import OpcUaPlant
     except ModuleNotFoundError as error:
         raise MissingExtraError("asyncua", "opcua", f"a plant at {endpoint}") from error
     return OpcUaPlant(endpoint)
+
+
+def _at_modbus(endpoint: str) -> Plant:
+    """Nameplate, encoding and word order come out of the server's registers."""
+    try:
+        from .connectors.modbus_client import ModbusConnector
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pymodbus", "modbus", f"a plant at {endpoint}") from error
+    from .connectors.connected_plant import ConnectedPlant
+
+    return ConnectedPlant(ModbusConnector(endpoint))

@@ -1,30 +1,39 @@
-"""``twinloop commission``: an emulated plant behind its OPC UA server."""
+"""``twinloop commission``: an emulated plant behind its OPC UA or Modbus TCP server."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
+from typing import Protocol
 
 from ...envs.commands.overrides import add_overrides
 from ...envs.constraint import constraints_of_site
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
+from ...envs.plant import Plant
 from ...envs.plant_file import load_plant_file
+from ..connectors import modbus_address
+from ..connectors.register_map import MapSettings, RegisterMap
+from ..connectors.word_order import Encoding, WordOrder
 from ..drivers import opcua_address as address
 from .termination import terminate_as_interrupt
 
 DESCRIPTION = """\
-Start the plant of a YAML file behind an OPC UA server, print its address space, and serve until Ctrl-C.
+Start the plant of a YAML file behind an OPC UA or Modbus TCP server, print its addresses, and serve until Ctrl-C.
 
 Measured variables are read-only. Commanded ones can be written within their limits; NaN and values out of range are
-refused with BadOutOfRange. After three periods without a client, commands go back to neutral and the equipment is on
-its own control. The server is anonymous and not encrypted: leave it on the loopback.
+refused (BadOutOfRange, exception 3). After three periods without a client, commands go back to neutral and the
+equipment is on its own control. The server is anonymous and not encrypted: leave it on the loopback.
+
+Over Modbus a client is alive while it counts up the heartbeat register; docs/connectors.md explains the registers.
 """
 EPILOG = """\
 examples:
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed 60 --set plant.seed=7
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
+  twinloop commission configs/wind_farm/plant_ablaincourt.yaml --protocol modbus --word-order cdab
 
 exit status: 0 stopped by Ctrl-C or SIGTERM, 2 wrong input, or a port that cannot be opened.
 """
@@ -36,14 +45,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("config", metavar="CONFIG.yaml", help="the plant's file, with the keys site and plant")
     parser.add_argument(
+        "--protocol", choices=("opcua", "modbus"), default="opcua", help="what the server speaks, default %(default)s"
+    )
+    parser.add_argument(
         "--endpoint",
-        default=address.DEFAULT_ENDPOINT,
-        help="where to serve, default %(default)s; port 0 takes a free one",
+        metavar="URL",
+        help=f"where to serve, default {address.DEFAULT_ENDPOINT} or {modbus_address.DEFAULT_ENDPOINT}; port 0 takes a "
+        "free one",
+    )
+    parser.add_argument(
+        "--encoding", choices=[str(e) for e in Encoding], help="numbers in Modbus registers, default float32"
+    )
+    parser.add_argument(
+        "--word-order",
+        choices=[str(o) for o in WordOrder],
+        help="where the bytes A (most significant) to D of a number come in Modbus registers, default abcd",
     )
     parser.add_argument(
         "--speed",
         default="1",
-        help="plant seconds per second, default 1; 'stepped': as fast as a client calls Site.Step",
+        help="plant seconds per second, default 1; 'stepped': as fast as a client calls Site.Step (OPC UA alone)",
     )
     add_overrides(parser, "plant.seed=3")
 
@@ -51,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C; returns the exit status."""
     speed = parse_speed(arguments.speed)
+    registers = parse_registers(arguments.protocol, arguments.encoding, arguments.word_order, speed)
     site, site_config, plant_config = load_plant_file(arguments.config, arguments.overrides)
     added = constraints_of_site(site, site_config)
     if added:
@@ -58,17 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.config}: site: constraint {added[0].name!r}: clients of a server see the nameplate alone, so "
             "their shields would not keep it; leave the constraint out, or run the plant in process (run --plant)"
         )
-    # Here, not above: --help and a wrong file need neither asyncua nor the simulator.
-    from ..drivers.opcua_server import OpcUaPlantServer
-
-    # asyncua logs a trace for each client that leaves in a hurry; our own messages still show.
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    server_of = _server_of(arguments.endpoint, speed, registers)
     plant = site.plant(site_config, plant_config)
-    server = OpcUaPlantServer(plant, arguments.endpoint, speed=speed)
+    server = server_of(plant)
     try:
         with terminate_as_interrupt():
             server.start()
-            print(describe(plant.nameplate, server.endpoint, speed), flush=True)
+            print(describe(plant.nameplate, server.endpoint, speed, registers), flush=True)
             while not server.wait(0.5):
                 pass  # short waits, so that Ctrl-C is heard
     except KeyboardInterrupt:
@@ -92,13 +110,62 @@ def parse_speed(text: str) -> float | None:
     return speed
 
 
-def describe(nameplate: Nameplate, endpoint: str, speed: float | None) -> str:
-    """Endpoint and address space as text: all variables of each group's first asset, and the names of the others."""
+def parse_registers(
+    protocol: str, encoding: str | None, word_order: str | None, speed: float | None
+) -> MapSettings | None:
+    """None for OPC UA; raises :class:`ConfigurationError` for what the protocol has no use for."""
+    if protocol == "modbus":
+        if speed is None:
+            raise ConfigurationError(
+                "--speed: stepped; over Modbus no client can step a plant: give a number such as 60"
+            )
+        return MapSettings(Encoding(encoding or Encoding.FLOAT32), WordOrder(word_order or WordOrder.ABCD))
+    for option, value in (("--encoding", encoding), ("--word-order", word_order)):
+        if value is not None:
+            raise ConfigurationError(
+                f"{option}: {value!r} is for Modbus registers; leave it out, or add --protocol modbus"
+            )
+    return None
+
+
+class _Server(Protocol):
+    """What the servers of both protocols have."""
+
+    endpoint: str
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def wait(self, timeout_s: float | None = None) -> bool: ...
+
+
+def _server_of(endpoint: str | None, speed: float | None, registers: MapSettings | None) -> Callable[[Plant], _Server]:
+    """What makes the plant's server; a package that it lacks is told of before the plant is made."""
+    # Here, not above: --help and a wrong file need neither the protocols' packages nor the simulator.
+    if registers is not None:
+        from ..connectors.modbus_server import ModbusPlantServer
+
+        where = endpoint or modbus_address.DEFAULT_ENDPOINT
+        return lambda plant: ModbusPlantServer(plant, where, registers, speed=speed)
+    from ..drivers.opcua_server import OpcUaPlantServer
+
+    # asyncua logs a trace for each client that leaves in a hurry; our own messages still show.
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    return lambda plant: OpcUaPlantServer(plant, endpoint or address.DEFAULT_ENDPOINT, speed=speed)
+
+
+def describe(nameplate: Nameplate, endpoint: str, speed: float | None, registers: MapSettings | None = None) -> str:
+    """Endpoint and addresses as text: over OPC UA all variables of each group's first asset, and the names of the
+    others; over Modbus all registers."""
     pace = "stepped by its clients" if speed is None else f"at {speed:g} x real time"
     lines = [
         f"plant      {nameplate.site}: {nameplate.description}",
         f"endpoint   {endpoint}",
         f"pace       {pace}, control period {nameplate.period_s:g} s",
+    ]
+    if registers is not None:
+        lines += ["", RegisterMap(nameplate, registers).table(), "\nserving; stop with Ctrl-C"]
+        return "\n".join(lines)
+    lines += [
         f"namespace  {address.NAMESPACE_URI}; site nodes: {address.NAMEPLATE}, {address.CLOCK}, {address.HEARTBEAT}, "
         f"{address.CLIENT_HEARTBEAT}, {address.WATCHDOG}, {address.STEP}()",
     ]
