@@ -43,6 +43,9 @@ COMMANDS = {
     "commission": Command("twinloop.deploy.commands.commission", "start an emulated plant behind its server", "opcua"),
     "run": Command("twinloop.deploy.commands.run", "run a policy artifact on a plant, through the shield", "edge"),
     "replay": Command("twinloop.deploy.commands.replay", "make a journal's decisions again, bit for bit", "edge"),
+    "audit": Command(
+        "twinloop.deploy.commands.audit", "check and sign a journal, keep its history, delete what is old", "audit"
+    ),
     "watchdog": Command(
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),
@@ -53,7 +56,9 @@ PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
     "asyncua": ("opcua",),
     "cma": ("falsify",),
+    "cryptography": ("audit",),
     "daqp": ("edge",),
+    "duckdb": ("audit",),
     "floris": ("wind",),
     "gymnasium": ("twin", "train", "tasks"),
     "matplotlib": ("train",),
@@ -62,8 +67,9 @@ PACKAGE_EXTRAS = {
     "onnx": ("train",),
     "onnxruntime": ("edge", "train"),
     "pettingzoo": ("twin", "train"),
+    "prometheus_client": ("audit",),
     "psutil": ("train",),
-    "pyarrow": ("ray",),
+    "pyarrow": ("audit", "ray"),
     "pymodbus": ("modbus",),
     "ray": ("ray",),
     "sb3_contrib": ("sb3",),

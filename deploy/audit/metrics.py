@@ -1,0 +1,167 @@
+"""Figures of a running loop for Prometheus, on this machine only.
+
+:class:`LoopMetrics` is the runtime's ``on_period``: it counts, in the loop's thread, in microseconds, and raises
+nothing. All that costs time, percentiles and the journal's rows, is worked out in the thread of the scrape.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..loop import Period
+from ..shield import Mode
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_LOG = logging.getLogger(__name__)
+_KEPT = 10_000
+_QUANTILES = (0.5, 0.99, 0.999)
+LOCALHOST = "127.0.0.1"
+
+
+class LoopMetrics:
+    """What a run's periods were like; of latencies and intervals the last 10,000.
+
+    ``period_s``: how long a period lasts on the wall; None for a plant that is stepped as fast as it goes, which has no
+    jitter. ``journal``: the file whose rows are counted at each scrape.
+    """
+
+    def __init__(self, period_s: float | None = None, journal: Path | None = None) -> None:
+        self._period_s, self._journal = period_s, journal
+        self._turn = threading.Lock()
+        self._cycle_s, self._jitter_s = np.full(_KEPT, np.nan), np.full(_KEPT, np.nan)
+        self._periods = self._missed = self._readings_lost = self._writes_unanswered = 0
+        self._interventions: Counter[str] = Counter()
+        self._modes: Counter[str] = Counter()
+        self._last_s: float | None = None
+        self.failures = 0
+        """Periods that could not be counted, which is a fault of this class and never ends a run."""
+
+    def show(self, period: Period) -> None:
+        """Count one period. Never raises."""
+        try:
+            with self._turn:
+                self._count(period, time.perf_counter())
+        except Exception:  # noqa: BLE001 - a figure that is missing must not end the control of a plant
+            self.failures += 1
+
+    def _count(self, period: Period, now_s: float) -> None:
+        place, decision = self._periods % _KEPT, period.decision
+        self._cycle_s[place] = period.latency_ms / 1e3
+        if self._period_s is not None and self._last_s is not None:
+            self._jitter_s[place] = abs(now_s - self._last_s - self._period_s)
+        self._last_s = now_s
+        self._periods += 1
+        codes = Counter(reason.code.value for reason in decision.reasons)
+        self._missed += "deadline_missed" in codes
+        self._interventions.update(codes)
+        self._readings_lost += period.telemetry is None
+        self._writes_unanswered += period.accepted is None and any(acts.any() for acts in decision.acts.values())
+        self._modes = Counter(mode.value for mode in decision.mode.values())
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures, as Prometheus asks for them."""
+        from prometheus_client.core import CounterMetricFamily as Count
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+
+        with self._turn:
+            cycle_s, jitter_s = self._cycle_s.copy(), self._jitter_s.copy()
+            modes, interventions = dict(self._modes), dict(self._interventions)
+            counts = {
+                "periods": (self._periods, "control periods"),
+                "missed_periods": (self._missed, "periods without a decision in time"),
+                "readings_lost": (self._readings_lost, "periods in which the plant gave no reading"),
+                "writes_unanswered": (self._writes_unanswered, "writes to which the plant gave no answer"),
+                "metrics_failures": (self.failures, "periods that could not be counted here"),
+            }
+        for name, (value, words) in counts.items():
+            yield Count(f"twinloop_{name}", words, value=value)
+        for name, numbers, words in (
+            ("cycle", cycle_s, "seconds from a reading to its decision in the journal, of the last periods"),
+            ("jitter", jitter_s, "seconds by which the time between two writes differs from the period"),
+        ):
+            known = numbers[np.isfinite(numbers)]
+            family = Gauge(f"twinloop_{name}_seconds", words, labels=["quantile"])
+            for quantile, value in zip(_QUANTILES, np.quantile(known, _QUANTILES) if len(known) else (), strict=False):
+                family.add_metric([str(quantile)], float(value))
+            yield family
+        by_code = Count("twinloop_interventions", "changes that the shield made, by code", labels=["code"])
+        for code, n in sorted(interventions.items()):
+            by_code.add_metric([code], n)
+        yield by_code
+        by_mode = Gauge("twinloop_assets", "assets in a mode", labels=["mode"])
+        for mode in Mode:
+            by_mode.add_metric([mode.value], modes.get(mode.value, 0))
+        yield by_mode
+        yield from self._outside()
+
+    def _outside(self) -> Iterable[Metric]:
+        """Figures of the machine and the disk; one that can't be had is left out."""
+        from prometheus_client.core import CounterMetricFamily as Count
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+
+        steal_s = _steal_s()
+        if steal_s is not None:
+            yield Count("twinloop_cpu_steal_seconds", "time that the hypervisor gave to others", value=steal_s)
+        if self._journal is None:
+            return
+        rows = _rows(self._journal)
+        yield Gauge("twinloop_journal_readable", "1 while the journal can be read", value=float(rows is not None))
+        if rows is not None:
+            yield Gauge("twinloop_journal_rows", "number of the journal's last row", value=rows)
+
+
+def serve(metrics: LoopMetrics, port: int) -> Callable[[], None]:
+    """Answer scrapes at ``http://127.0.0.1:PORT/metrics``, in a thread of its own; returns what ends that.
+
+    A port that is taken costs the metrics, not the run: the log says so. Raises :class:`ModuleNotFoundError` without
+    prometheus-client (extra ``audit``).
+    """
+    from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(metrics)
+    ProcessCollector(registry=registry)
+    try:
+        server, thread = start_http_server(port, addr=LOCALHOST, registry=registry)
+    except (OSError, OverflowError) as error:
+        _LOG.error("no metrics at port %d (%s); the run goes on without: give a free port", port, error)
+        return lambda: None
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(5.0)
+
+    return end
+
+
+def _rows(journal: Path) -> int | None:
+    """Number of the last row; None while it can't be told."""
+    try:
+        with closing(sqlite3.connect(f"{Path(journal).absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as asked:
+            (found,) = asked.execute("SELECT max(sequence) FROM journal").fetchone()
+    except sqlite3.Error:
+        return None
+    return int(found or 0)
+
+
+def _steal_s() -> float | None:
+    """Stolen CPU seconds of all cores since boot, from Linux's ``/proc/stat``."""
+    try:
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+        return float(words[8]) / float(os.sysconf("SC_CLK_TCK"))
+    except (OSError, IndexError, ValueError):
+        return None
