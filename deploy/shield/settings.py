@@ -43,6 +43,11 @@ class ShieldSettings(Strict):
     estimate_periods: NonNegativeInt = Field(
         default=5, description="periods that a bad value is replaced by the twin's estimate, where there is one"
     )
+    read_back_tolerance_pu: NonNegativeFloat = Field(
+        default=1e-3,
+        description="share of a command's range by which the plant may obey something else than was sent; beyond it, "
+        "three periods in a row put the asset on its fallback (read_back_wrong)",
+    )
     cause_modes: dict[Cause, Literal["backup", "tripped"]] = Field(
         default_factory=dict, description="cause: a graver mode than the table of causes forces"
     )

@@ -33,11 +33,12 @@ from .decision import BoolArrays, Code, Decision, Mode, Reason, ShieldState, Sou
 from .explanation import changed
 from .inputs import Guarded, InputGuard
 from .keeping import Keeping, Period, Sent
-from .modes import APPROVED, TRIPPED, ModeMachine, Modes
+from .modes import APPROVED, TRIPPED, ModeMachine, Modes, ModeState
 from .monitors.monitor import SITE, Monitor, Seen
 from .orders import NOTHING, judge
 from .program import warmup
 from .proposal import Proposal, read_proposal
+from .read_back import ReadBack
 from .safe_way import SafeWay
 from .settings import ShieldSettings
 from .tightening import tightened
@@ -85,6 +86,7 @@ class Shield:
         self._guard = InputGuard(plate, self.settings)
         self._modes = ModeMachine(plate, self.settings)
         self._modes_at_start = self._modes.start()
+        self._read_back = ReadBack(plate, self.settings.read_back_tolerance_pu)
         self._chooser = Chooser(flat, plate.agents)
         self._safe_way = SafeWay(declaration, flat)
         self._keeping = Keeping(declaration, flat)
@@ -166,7 +168,23 @@ class Shield:
             return self._last_resort(now_s, clock_s, state)
 
     def accepted(self, state: ShieldState, accepted: Any) -> ShieldState:
-        """The state after the plant said what it accepted; what it did not say, or said wrongly, stays as sent."""
+        """The state after the plant said what it accepted; what it did not say, or said wrongly, stays as sent.
+
+        Where it says something else than an asset of ours was sent, the next period hears of it
+        (``read_back_wrong``). Whatever ``accepted`` is, it is no reason to raise.
+        """
+        after = self._obeying(state, accepted)
+        if not state.confirmed or state.time_s is None:  # nothing was sent, or nobody knows what arrived
+            return after
+        wrong = self._read_back.wrong(state.applied, after.applied)
+        if wrong.any():
+            wrong &= _acting(state.modes or self._modes_at_start)
+            found = wrong | state.pending.get(Cause.READ_BACK_WRONG, False)
+            after = replace(after, pending={**state.pending, Cause.READ_BACK_WRONG: found})
+        return after
+
+    def _obeying(self, state: ShieldState, accepted: Any) -> ShieldState:
+        """``state`` with what the plant obeys; what ``accepted`` does not say, or says wrongly, stays."""
         applied: dict[str, Floats] = {}
         for group in self.nameplate.groups:
             shape = (group.n_assets, len(group.commanded))
@@ -209,7 +227,7 @@ class Shield:
             NOTHING,
             now_s if clock_s is None else clock_s,
         )
-        return self.accepted(
+        return self._obeying(
             replace(
                 state,
                 before=state.applied,
@@ -498,6 +516,11 @@ def _declared(plate: Nameplate, constraints: tuple[Constraint, ...]) -> Declarat
 
 def _is_time(clock_s: Any) -> bool:
     return isinstance(clock_s, float) and math.isfinite(clock_s)
+
+
+def _acting(modes: ModeState) -> Bools:
+    """Which assets ``[N]`` were ours to command in the last period."""
+    return np.where(modes.mode == TRIPPED, modes.held, modes.mode >= APPROVED)
 
 
 def _landing_s(state: ShieldState, sent: Sent, passed_s: float) -> Floats | None:

@@ -290,9 +290,13 @@ def test_a_reading_that_never_changes_its_number_ends_in_fallback(tmp_path: Path
 def test_what_the_plant_accepts_counts_not_what_was_sent(tmp_path: Path) -> None:
     plant = Turbines(most_yaw_deg=10.0)
     summary = run(tmp_path, plant, Steering(20.0), n_periods=10)
-    assert summary.rejected_periods == 7  # 12 and then 13 deg asked, 10 accepted
-    np.testing.assert_allclose([r["sent"][GROUP][0][0] for r in decisions(tmp_path)[3:6]], [12.0, 13.0, 13.0])
+    # 12 and then 13 deg asked, 10 accepted; a plant that obeys something else three times gets its fallback, 0 deg
+    assert summary.rejected_periods == 3
+    sent = [r["sent"][GROUP][0][0] for r in decisions(tmp_path)[3:10]]
+    np.testing.assert_allclose(sent, [12.0, 13.0, 13.0, 7.0, 4.0, 1.0, 0.0])
     assert decisions(tmp_path)[4]["previous"]["as_sent"] is False
+    told = [any(reason[2] == "read_back_wrong" for reason in r["reasons"]) for r in decisions(tmp_path)]
+    assert told[:7] == [False] * 6 + [True]
 
 
 def test_a_lost_turbine_keeps_the_others_on_their_policy(tmp_path: Path) -> None:
