@@ -42,6 +42,11 @@ class FlatCommands:
 
     def flat(self, commands: Mapping[str, Floats]) -> Floats:
         """Commands ``[N, A]`` a group as one vector ``[n]``. Raises ``KeyError`` or ``ValueError`` for others."""
+        if len(self.parts) == 1:
+            name, _, n_assets, n_signals = self.parts[0]
+            alone = commands[name]
+            if type(alone) is np.ndarray and alone.dtype.char == "d" and alone.shape == (n_assets, n_signals):
+                return alone.reshape(-1).copy()
         vector = np.empty(self.n)
         for name, first, n_assets, n_signals in self.parts:
             vector[first : first + n_assets * n_signals].reshape(n_assets, n_signals)[:] = commands[name]
@@ -49,6 +54,9 @@ class FlatCommands:
 
     def grouped(self, vector: Floats) -> dict[str, Floats]:
         """The inverse: views ``[N, A]`` into ``vector`` by group."""
+        if len(self.parts) == 1:
+            name, _, n_assets, n_signals = self.parts[0]
+            return {name: vector.reshape(n_assets, n_signals)}
         return {
             name: vector[first : first + n_assets * n_signals].reshape(n_assets, n_signals)
             for name, first, n_assets, n_signals in self.parts

@@ -24,9 +24,10 @@ from ...envs.constraint import (
     SumRateConstraint,
 )
 from ...envs.plant import Arrays
+from .arrays import every, some
 from .compiled import FlatCommands
 from .decision import Code
-from .program import Solution, Status, solve
+from .program import Solution, Status, solve_quietly
 from .small_programs import MAX_COMMANDS, MAX_ROWS, solve_small
 from .state_rows import Block, StateRows
 from .sums import SumStatus, fill, fill_row
@@ -40,6 +41,7 @@ KEPT = 1e-11
 """How far a row may be passed and still count as kept, relative to the sizes that it sums: rounding, no more."""
 
 _MAX_ROUNDS = 30
+_NONE: Indices = np.zeros(0, dtype=np.intp)
 _FEW = 100  # commands up to which plain floats beat arrays
 
 _UNREACHABLE = {
@@ -89,10 +91,12 @@ class Coupled(NamedTuple):
 class _Sums(NamedTuple):
     """One-sided rows of sums and their ramps, ``matrix @ u <= bounds``, as far as they are the same every period.
 
-    ``at``, ``weights``: the commands that a row has and their weights. ``room``: what rounding may take of each.
+    ``at``, ``weights``: the commands that a row has and their weights. ``full``: whether these are all of the site's.
+    ``room``: what rounding may take of each.
     """
 
     matrix: Floats
+    full: Bools
     at: tuple[Indices, ...]
     weights: tuple[Floats, ...]
     room: Floats
@@ -149,7 +153,8 @@ class Coupling:
         matrix = np.array(rows, dtype=np.float64).reshape(len(rows), flat.n)
         at = tuple(np.flatnonzero(row) for row in matrix)
         self._sums = _Sums(
-            matrix, at, tuple(row[i] for row, i in zip(matrix, at, strict=True)), KEPT * (np.abs(matrix) @ size),
+            matrix, (matrix != 0.0).all(axis=1), at,
+            tuple(row[i] for row, i in zip(matrix, at, strict=True)), KEPT * (np.abs(matrix) @ size),
             tuple(names), tuple(codes), tuple(signs), tuple(priorities),
         )  # fmt: skip
         self._matrix, self._room = matrix, self._sums.room
@@ -192,8 +197,8 @@ class Coupling:
             return Coupled(u, Status.UNCHANGED)
         bounds, allowed = self._ends(applied, elapsed_s, limits)
         blocks = self._state.rows(measured) if self._state.any else ()
-        over = self._matrix @ u > allowed
-        if not np.count_nonzero(over) and not (blocks and any(np.count_nonzero(b.passed(u)) for b in blocks)):
+        over = self._matrix.dot(u) > allowed
+        if not some(over) and not (blocks and any(some(b.passed(u)) for b in blocks)):
             return Coupled(u, Status.UNCHANGED)
         for b in blocks:
             if not b.finite:
@@ -255,7 +260,7 @@ class _Keeping:
         self._priority_of = priority_of
 
     def run(self, over: Bools) -> Coupled:
-        broken = np.flatnonzero(over)
+        broken = over.nonzero()[0]
         state = [np.flatnonzero(b.passed(self._u)) for b in self._rows.blocks]
         in_state = sum(len(s) for s in state)
         if len(broken) and not in_state:
@@ -273,7 +278,9 @@ class _Keeping:
     def _filled(self, broken: Indices) -> Coupled | None:
         """Each broken sum by itself, where no two share a command; None where that does not keep all rows."""
         sums, bounds = self._rows.sums, self._rows.bounds
-        if len(broken) > 1 and (np.count_nonzero(sums.matrix[broken], axis=0) > 1).any():
+        if len(broken) > 1 and (
+            np.count_nonzero(sums.full[broken]) > 1 or (np.count_nonzero(sums.matrix[broken], axis=0) > 1).any()
+        ):
             return None
         u, prices, unreachable = self._u.copy(), np.zeros(len(broken)), False
         for k, row in enumerate(broken.tolist()):
@@ -286,9 +293,9 @@ class _Keeping:
             unreachable |= status == SumStatus.UNREACHABLE
             u[at] = sent
             prices[k] = price / self._scale[at[0]] ** 2
-        passed = sums.matrix @ u > self._rows.allowed
+        passed = sums.matrix.dot(u) > self._rows.allowed
         passed[broken] = False
-        if np.count_nonzero(passed) or any(b.passed(u).any() for b in self._rows.blocks):
+        if some(passed) or any(b.passed(u).any() for b in self._rows.blocks):
             return None
         status_ = Status.INFEASIBLE if unreachable else Status.OPTIMAL
         return self._coupled(u, status_, broken, prices, [])
@@ -328,46 +335,57 @@ class _Keeping:
         sums, parts = broken, [(b, s) for b, s in zip(rows.blocks, state, strict=True)]
         for _ in range(_MAX_ROUNDS):
             a, bounds, priorities = self._assembled(sums, parts, hard)
-            touched = np.count_nonzero(a, axis=0) > 0
-            movable = touched & (self._low < self._high)
-            free, fixed = np.flatnonzero(movable), np.flatnonzero(touched & ~movable)
-            u = self._u.copy()
             solution_status, prices, left = Status.OPTIMAL, np.zeros(len(bounds)), bounds
+            movable = self._low < self._high
+            if every(movable) and some(rows.sums.full[sums]):
+                u, free, fixed = self._u, None, _NONE
+            else:
+                touched = np.count_nonzero(a, axis=0) > 0
+                movable &= touched
+                free, fixed = np.flatnonzero(movable), np.flatnonzero(touched & ~movable)
+                u = self._u.copy()
             if len(fixed):
                 u[fixed] = self._low[fixed]
                 left = bounds - a[:, fixed] @ u[fixed]
-            if len(free):
+            if free is None or len(free):
                 solution = self._solved(free, a, left, priorities)
                 if solution.u is None:
                     return None
-                u[free], solution_status, prices = solution.u, solution.status, solution.multipliers
+                solution_status, prices = solution.status, solution.multipliers
+                if free is None:
+                    u = solution.u
+                else:
+                    u[free] = solution.u
             elif hard and bool((left < -KEPT * (1.0 + np.abs(bounds))).any()):
                 return None
             # what the program was told of is as good as it gets; what it was not told of must be kept
-            passed = rows.sums.matrix @ u > rows.allowed
+            passed = rows.sums.matrix.dot(u) > rows.allowed
             passed[sums] = False
             more = [np.setdiff1d(np.flatnonzero(b.passed(u)), s) for b, s in parts]
-            if not np.count_nonzero(passed) and not any(len(m) for m in more):
+            if not some(passed) and not any(len(m) for m in more):
                 if not hard:
                     solution_status = Status.INFEASIBLE
                 elif solution_status is Status.UNCHANGED:
                     solution_status = Status.OPTIMAL
                 return self._coupled(u, solution_status, sums, prices, parts)
-            sums = np.union1d(sums, np.flatnonzero(passed))
+            passed[sums] = True
+            sums = passed.nonzero()[0]
             parts = [(b, np.union1d(s, m)) for (b, s), m in zip(parts, more, strict=True)]
         return None
 
-    def _solved(self, free: Indices, a: Floats, bounds: Floats, priorities: list[int | None]) -> Solution:
-        """The program over the commands that can move."""
+    def _solved(self, free: Indices | None, a: Floats, bounds: Floats, priorities: list[int | None]) -> Solution:
+        """The program over the commands that can move, None for all of them."""
         wished, low, high, scale = self._wished, self._low, self._high, self._scale
-        if len(free) < len(wished):
+        if free is not None and len(free) < len(wished):
             wished, low, high, scale, a = wished[free], low[free], high[free], scale[free], a[:, free]
-        return solve(wished, low, high, a, bounds, priorities, scale=scale)
+        return solve_quietly(wished, low, high, a, bounds, priorities, scale)
 
     def _assembled(
         self, sums: Indices, parts: list[tuple[Block, Indices]], hard: bool
     ) -> tuple[Floats, Floats, list[int | None]]:
         rows = self._rows
+        if hard and not parts:
+            return rows.sums.matrix[sums], rows.bounds[sums], [rows.sums.priorities[k] for k in sums.tolist()]
         n = len(self._u)
         a, bounds = [rows.sums.matrix[sums]], [rows.bounds[sums]]
         ranks = [rows.sums.priorities[k] for k in sums]
@@ -388,8 +406,8 @@ class _Keeping:
     ) -> Coupled:
         rows, sums = self._rows, self._rows.sums
         matrix, bounds = sums.matrix[of_sums], rows.bounds[of_sums]
-        margins = (bounds - matrix @ self._wished).tolist()
-        lefts = np.maximum(matrix @ u - bounds - 100.0 * sums.room[of_sums], 0.0).tolist()
+        margins = (bounds - matrix.dot(self._wished)).tolist()
+        lefts = np.maximum(matrix.dot(u) - bounds - 100.0 * sums.room[of_sums], 0.0).tolist()
         found = [
             Active(
                 sums.names[row], sums.codes[row], sums.at[row], sums.weights[row], bound, price, margin, left,

@@ -145,8 +145,7 @@ class Reason(NamedTuple):
     multiplier: float | None = None
 
 
-@dataclass(frozen=True)
-class InputState:
+class InputState(NamedTuple):
     """What the input guard remembers, over all ``M`` measured signals of a site (:mod:`.input_layout`).
 
     ``[M]`` each: ``good``: last accepted value; ``ever``: whether there was one; ``source_time_s``: its time at the

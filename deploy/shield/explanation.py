@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import some
 from .coupling import Active, Coupled
 from .decision import Code, Reason
 from .local_reasons import Why
@@ -22,7 +23,7 @@ _UNTOLD = Why(Code.COMMAND_RATE, "", None, None)
 
 def changed(asked: Floats, sent: Floats) -> Bools:
     """Which commands ``[n]`` are not sent as asked; what is no number is not."""
-    if not np.count_nonzero(other := asked != sent):
+    if not some(other := asked != sent):
         return np.asarray(other)
     return np.asarray(~(np.abs(sent - asked) <= UNCHANGED * (1.0 + np.abs(sent))))
 
@@ -57,18 +58,9 @@ class Explainer:
             code = None if codes is None else codes[self._asset[i]]
             row = rows.get(i)
             if row is not None:
+                limit = row.sign * row.limit
                 found.append(
-                    Reason(
-                        agent,
-                        signal,
-                        code or row.code,
-                        wanted,
-                        out,
-                        row.sign * row.limit,
-                        row.name,
-                        row.margin,
-                        row.price,
-                    )
+                    Reason(agent, signal, code or row.code, wanted, out, limit, row.name, row.margin, row.price)
                 )
             elif code is not None:
                 found.append(Reason(agent, signal, code, wanted, out))
@@ -103,8 +95,13 @@ def _dearest(coupled: Coupled, moved: Bools) -> dict[int, Active]:
     """Of each command that the rows moved, the row with the highest price among those that it stands in."""
     found: dict[int, Active] = {}
     is_moved = moved.tolist()
-    for row in sorted(coupled.active, key=lambda row: (row.price, row.left)):
+    n_moved = sum(is_moved)
+    ordered = sorted(coupled.active, key=lambda row: (row.price, row.left))
+    ordered.reverse()  # the dearest first, and of equals the last
+    for row in ordered:
+        if len(found) == n_moved:
+            break
         for i, weight in zip(row.at.tolist(), row.weights.tolist(), strict=True):
-            if weight != 0.0 and is_moved[i]:
+            if is_moved[i] and weight != 0.0 and i not in found:
                 found[i] = row
     return found

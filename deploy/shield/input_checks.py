@@ -248,7 +248,7 @@ class InputChecks:
 def mark_of(values: Floats) -> float:
     """A number by which values ``[M]`` are known again, their order included."""
     weights = _WEIGHTS if len(values) <= len(_WEIGHTS) else _weights(len(values))
-    return float(values @ weights[: len(values)])
+    return float(values.dot(weights[: len(values)]))
 
 
 def _weights(n: int) -> Floats:

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
-from .arrays import numeric
+from .arrays import every, numeric
 from .decision import BoolArrays, Code, InputState, Reason
 from .input_checks import KEPT_READINGS, InputChecks, mark_of
 from .input_layout import STEPS_IN_GATE, input_layout
@@ -30,8 +29,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Guarded:
+class Guarded(NamedTuple):
     """A reading made safe to use.
 
     ``values[g]``: ``[N, O]``, always finite and in range; ``trusted[g]``: ``[N]``, False for an asset that must fall
@@ -64,6 +62,7 @@ class InputGuard:
         self._max_age_s = settings.max_age_periods * nameplate.period_s
         self._limit = np.minimum(self._layout.jump, self._layout.calm / STEPS_IN_GATE)
         self._limited = bool(np.isfinite(self._limit).any())
+        self._shapes = tuple((p.group.name, p.first, p.end, (p.n_assets, p.n_signals)) for p in self._layout.parts)
         self._every = np.ones(len(nameplate.agents), dtype=np.bool_)
         self._none = np.zeros(len(nameplate.agents), dtype=np.bool_)
         self._all_trusted = {p.group.name: self._every[p.agents] for p in self._layout.parts}
@@ -113,53 +112,66 @@ class InputGuard:
         if not (clock >= last_clock and now_s >= last_utc and math.isfinite(now_s) and math.isfinite(clock)):
             return None
         layout = self._layout
-        read = self._flat(telemetry.values, "d")
-        times = self._flat(telemetry.source_time_s, "d")
-        quality = self._flat(telemetry.quality, "bhilq")
-        if read is None or times is None or quality is None or np.count_nonzero(quality):
+        read = self._copy(telemetry.values)
+        times = self._copy(telemetry.source_time_s)
+        if read is None or times is None or not self._good_quality(telemetry.quality):
             return None
-        if np.count_nonzero((read >= layout.low) & (read <= layout.high)) < layout.n:
+        if not every((read >= layout.low) & (read <= layout.high)):
             return None
         gate, quiet = state.gate, state.quiet
         if self._limited:
             apart = layout.distance(read, state.good)
-            if not (quiet and (apart <= self._limit).all()):  # else the gates stay as they are
-                if not (apart <= np.minimum(layout.jump, gate)).all():
+            if not (quiet and every(apart <= self._limit)):  # else the gates stay as they are
+                if not every(apart <= np.minimum(layout.jump, gate)):
                     return None
                 gate = layout.gates(gate, apart)
-                quiet = bool((gate <= layout.calm).all())
-        oldest, newest = float(np.minimum.reduce(times)), float(np.maximum.reduce(times))
+                quiet = every(gate <= layout.calm)
+        oldest, newest = float(times[times.argmin()]), float(times[times.argmax()])
         if not (now_s - oldest <= self._max_age_s and newest - now_s <= self._settings.max_future_s):
             return None
-        if (
-            np.count_nonzero(times > state.source_time_s) < layout.n
-        ):  # what stood still, if shortly, is looked at closely
+        if not every(times > state.source_time_s):  # what stood still, if shortly, is looked at closely
             return None
         same, still = state.same_count, state.still_count
         if layout.counts:
             same, still = self._checks.counts(read, state)
-            if not ((same < layout.frozen_after) & (still < layout.stuck_after)).all():
+            if not every((same < layout.frozen_after) & (still < layout.stuck_after)):
                 return None
-        past = state.past.copy()
-        past[state.n_read % KEPT_READINGS] = (oldest, newest, mark_of(read))
+        past, at = state.past.copy(), state.n_read % KEPT_READINGS
+        past[at, 0], past[at, 1], past[at, 2] = oldest, newest, mark_of(read)
+        moved_s = np.empty(layout.n)
+        moved_s.fill(clock)
         after = InputState(
-            read, state.ever, times, np.full(layout.n, clock), state.bad_count, read, state.age, state.suspect,
+            read, state.ever, times, moved_s, state.bad_count, read, state.age, state.suspect,
             same, still, gate, past, state.n_read + 1, int(sequence), now_s, clock, True, quiet,
         )  # fmt: skip
-        values = {p.group.name: read[p.first : p.end].reshape(p.n_assets, p.n_signals) for p in layout.parts}
+        values = {name: read[first:end].reshape(shape) for name, first, end, shape in self._shapes}
         return Guarded(
-            values, self._all_trusted, self._none_substituted, (), after, self._every, self._none, clean=True
+            values, self._all_trusted, self._none_substituted, (), after, self._every, self._none, False, True
         )
 
-    def _flat(self, table: Any, kinds: str) -> NDArray[Any] | None:
-        """A copy of all groups' arrays in one vector, None unless they are just what they should be."""
-        found: list[NDArray[Any]] = []
-        for p in self._layout.parts:
-            raw = table.get(p.group.name) if type(table) is dict else None
-            if type(raw) is not np.ndarray or raw.dtype.char not in kinds or raw.shape != (p.n_assets, p.n_signals):
+    def _copy(self, table: Any) -> Floats | None:
+        """A copy of all groups' numbers in one vector, None unless they are just what they should be."""
+        if type(table) is not dict:
+            return None
+        found: list[Floats] = []
+        for name, _, _, shape in self._shapes:
+            raw = table.get(name)
+            if type(raw) is not np.ndarray or raw.dtype.char != "d" or raw.shape != shape:
                 return None
             found.append(raw.reshape(-1))
         return found[0].copy() if len(found) == 1 else np.concatenate(found)
+
+    def _good_quality(self, table: Any) -> bool:
+        """Whether every quality is there and says that its value is good."""
+        if type(table) is not dict:
+            return False
+        for name, _, _, shape in self._shapes:
+            raw = table.get(name)
+            if type(raw) is not np.ndarray or raw.dtype.char not in "bhilq" or raw.shape != shape:
+                return False
+            if np.count_nonzero(raw):
+                return False
+        return True
 
     def _judged(self, telemetry: Any, now_s: Any, state: InputState, clock_s: Any, estimate: Arrays | None) -> Guarded:
         """Every value judged by every check."""

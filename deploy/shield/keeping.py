@@ -106,7 +106,8 @@ class Keeping:
         if self._sum_braking.any:
             low, high, limits = self._sum_braking.narrowed(local, low, high, applied, limits)
             local = np.minimum(np.maximum(local, low), high)
-        coupled = self._coupled(local, low, high, choice, period._replace(limits=limits))
+        told = period if limits is period.limits else period._replace(limits=limits)
+        coupled = self._coupled(local, low, high, choice, told)
         u, foreseen = coupled.u, None
         if foresee and self.look_ahead.constraints:
             foreseen = self.look_ahead.keep(

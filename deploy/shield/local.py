@@ -43,6 +43,8 @@ class LocalLimits:
             self._step[at] = limit.per_second * self._period_s
             self._brake[at] = limit.per_second2 * self._period_s**2
         self._rule = MemoryRule(declaration, flat, self.lower, self.upper)
+        self.remembers = self._rule.needed
+        """Whether :meth:`after` has anything to keep up to date."""
         self._table = LevelTable(declaration, flat, self.lower, self.upper, self._step, self._brake)
         self.discrete: Mask = self._table.row >= 0
         """Which commands have levels, ``[n]``."""
@@ -62,6 +64,7 @@ class LocalLimits:
         self._preferences = Preferences(declaration, flat, self._table, self._rule)
         self._together = Together(declaration, flat, self.lower, self.upper, self._brake)
         self._reasons = LocalReasons(declaration, flat, self._rule, self._together)
+        self._memoryless = not (len(self._braked) or self._staying or len(self._table.index))
         self._plain = not (len(self._table.index) or len(self._preferences) or len(self._together.index))
 
     def start(self) -> CommandMemory:
@@ -83,10 +86,12 @@ class LocalLimits:
         share = min(max(elapsed_s / self._period_s, 0.0), 1.0)
         full = self._step if share == 1.0 else self._step * share if share > 0.0 else self._no_step
         step = full if isinstance(rate_share, float) and rate_share == 1.0 else full * rate_share
-        start = np.minimum(np.maximum(applied, self.lower), self.upper)
         # from outside, the way back to the nearest end of the range is free, and no more than that
         low = np.maximum(self.lower, np.minimum(applied - step, self.upper))
         high = np.minimum(self.upper, np.maximum(applied + step, self.lower))
+        if self._memoryless:
+            return low, high
+        start = np.minimum(np.maximum(applied, self.lower), self.upper)
         if len(self._braked):
             at, lower, upper = self._braked, self._braked_lower, self._braked_upper
             here = start[at]

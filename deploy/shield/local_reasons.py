@@ -74,22 +74,26 @@ class LocalReasons:
         for c in (*ranked, *(c for c in declaration.soft if isinstance(c, _ORDER))):
             for i in flat.index(plate, c.group, c.signal):
                 self._of[int(i)].append(c)
+        self._hard: dict[int, list[Constraint]] = {
+            i: [c for c in found if c.priority is None] for i, found in self._of.items()
+        }
+        self._ranges = {i: [c for c in found if isinstance(c, RangeConstraint)] for i, found in self._hard.items()}
 
     def why(
         self, i: int, asked: Floats, sent: Floats, memory: CommandMemory, applied: Floats, low: Floats, high: Floats
     ) -> Why | None:
         """The constraint that decided for command ``i``; None where none of these refuses it."""
-        value, before = float(asked[i]), float(applied[i])
-        least, most = float(low[i]), float(high[i])
+        value, before = asked.item(i), applied.item(i)
+        least, most = low.item(i), high.item(i)
         slack = SLACK * (1.0 + abs(value))
         inside = min(value - least, most - value)  # how far within the reach
         reached = inside >= -slack
         levels = self._levels.get(i)
-        hard: list[Constraint] = [c for c in self._of[i] if c.priority is None]
-        for c in hard:
-            if isinstance(c, RangeConstraint) and not c.minimum <= value <= c.maximum:
-                end = c.minimum if value < c.minimum else c.maximum
-                return Why(Code.COMMAND_RANGE, c.name, end, min(value - c.minimum, c.maximum - value))
+        hard = self._hard[i]
+        for r in self._ranges[i]:
+            if not r.minimum <= value <= r.maximum:
+                end = r.minimum if value < r.minimum else r.maximum
+                return Why(Code.COMMAND_RANGE, r.name, end, min(value - r.minimum, r.maximum - value))
         if levels is not None and value not in levels:
             nearest = min(abs(value - v) for v in levels)
             return Why(Code.COMMAND_LEVEL, "", None, -nearest)
@@ -155,9 +159,8 @@ class LocalReasons:
         return math.inf
 
     def _start(self, i: int, before: float) -> float:
-        for c in self._of[i]:
-            if isinstance(c, RangeConstraint) and c.priority is None:
-                return min(max(before, c.minimum), c.maximum)
+        for c in self._ranges[i]:
+            return min(max(before, c.minimum), c.maximum)
         return before
 
 

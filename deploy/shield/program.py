@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...envs.errors import ConfigurationError
+from .arrays import every, some
 
 Floats = NDArray[np.float64]
 
@@ -107,9 +108,17 @@ def solve(
     ``iterations`` caps the work the same way each time, so that a journal replays; ``time_limit_s`` is wall time, a net
     below it that a busy machine alone must not reach.
     """
+    with np.errstate(all="ignore"):  # infinities and NaN are judged here, not warned of
+        return solve_quietly(desired, lower, upper, rows, bounds, priorities, scale, iterations, time_limit_s)
+
+
+def solve_quietly(
+    desired: Any, lower: Any, upper: Any, rows: Any, bounds: Any, priorities: Sequence[int | None] | None = None,
+    scale: Any = None, iterations: int = 1000, time_limit_s: float = 0.1,
+) -> Solution:  # fmt: skip
+    """:func:`solve` for a caller that has told numpy already to warn of nothing."""
     try:
-        with np.errstate(all="ignore"):  # infinities and NaN are judged here, not warned of
-            return _solve(desired, lower, upper, rows, bounds, priorities, scale, iterations, time_limit_s)
+        return _solve(desired, lower, upper, rows, bounds, priorities, scale, iterations, time_limit_s)
     except Exception:  # noqa: BLE001 - whatever came in or went wrong: no commands, and the ladder goes on
         return _nothing(Status.UNSOLVED, _length(bounds))
 
@@ -128,7 +137,7 @@ def _solve(
     fits = fits and (priorities is None or len(priorities) == m) and (s is None or s.shape == (n,))
     if not fits or not _numbers(u0, lo, hi, a, b, s):
         return _nothing(Status.INVALID, m)
-    if not (_any(u0 < lo) or _any(u0 > hi) or _any(a @ u0 > b)):
+    if not (some(u0 < lo) or some(u0 > hi) or some(a.dot(u0) > b)):
         return Solution(Status.UNCHANGED, u0.copy(), np.zeros(m), np.zeros(m))
     problem = _scaled(u0, lo, hi, a, b, s)
     if priorities is None or all(q is None for q in priorities):
@@ -176,14 +185,14 @@ def _scaled(u0: Floats, lo: Floats, hi: Floats, a: Floats, b: Floats, s: Floats 
         common, scale, z_half, z0, at, price = 1.0, s, half / s, (u0 - middle) / s, a * s, 1.0
     length = np.sqrt(np.einsum("ij,ij->i", at, at)) * common
     zero = length <= _TINY * (length.max() if b.size else 0.0)
-    if _any(zero):  # 0 <= bound is true or false whatever is sent, which is judged by the bound alone
+    if some(zero):  # 0 <= bound is true or false whatever is sent, which is judged by the bound alone
         length = np.where(zero, float(scale.max()), length)
     at = at * (common / length)[:, None]
-    if not float(np.vdot(z0, z0)) <= SATURATION**2:  # seldom: most of what is desired is near the range
+    if not float(z0.dot(z0)) <= SATURATION**2:  # seldom: most of what is desired is near the range
         reach = SATURATION * np.maximum(z_half, 1.0)
         z0 = np.minimum(np.maximum(z0, -reach), reach)
     return _Problem(
-        -z_half, z_half, z0, at, (b - a @ middle) / length, np.abs(at) @ z_half, zero,
+        -z_half, z_half, z0, at, (b - a.dot(middle)) / length, np.abs(at).dot(z_half), zero,
         middle, scale, length, price, lo, hi,
     )  # fmt: skip
 
@@ -193,13 +202,13 @@ def _all_hard(problem: _Problem, bounds: Floats, iterations: int, time_limit_s: 
     finite."""
     p = problem
     n = p.z0.size
-    if _any(bounds + p.far < -ROW_TOLERANCE):
+    if some(bounds + p.far < -ROW_TOLERANCE):
         return _Raw(Status.INFEASIBLE)
-    needed = np.flatnonzero((bounds < p.far) & ~p.zero)
-    everything = len(needed) == len(bounds)
+    in_reach = (bounds < p.far) & ~p.zero
+    needed, everything = in_reach, every(in_reach)
     a, b = (p.a, bounds) if everything else (p.a[needed], bounds[needed])
     x, _, flag, info = _solver()(
-        _identity(n), -p.z0, a, np.concatenate((p.hi, b)), np.concatenate((p.lo, -_INFINITE * _ones(len(b)))),
+        _identity(n), -p.z0, a, np.concatenate((p.hi, b)), np.concatenate((p.lo, _endless(len(b)))),
         primal_tol=_SOLVER_TOLERANCE, iter_limit=iterations, time_limit=time_limit_s,
     )  # fmt: skip
     if flag != 1:
@@ -217,19 +226,19 @@ def _certified(problem: _Problem, raw: _Raw, allowed: Floats | None = None) -> S
     if raw.z is None or raw.prices is None:
         return _nothing(raw.status, m)
     z = np.minimum(np.maximum(raw.z, p.lo), p.hi)
-    slack = p.a @ z - p.b
+    slack = p.a.dot(z) - p.b
     u = np.minimum(np.maximum(p.middle + p.scale * z, p.lower), p.upper)
-    sound = isfinite(np.vdot(u, u)) and isfinite(np.vdot(raw.prices, raw.prices))
+    sound = isfinite(u.dot(u)) and isfinite(raw.prices.dot(raw.prices))
     off = z - raw.z
-    if not sound or float(raw.prices.min(initial=0.0)) < -ROW_TOLERANCE or float(np.vdot(off, off)) > ROW_TOLERANCE**2:
+    if not sound or some(raw.prices < -ROW_TOLERANCE) or float(off.dot(off)) > ROW_TOLERANCE**2:
         return _nothing(Status.UNSOLVED, m)
-    if not _all(slack <= (ROW_TOLERANCE if allowed is None else allowed + ROW_TOLERANCE)):  # so asked, a NaN is no yes
+    if not every(slack <= (ROW_TOLERANCE if allowed is None else allowed + ROW_TOLERANCE)):  # so asked, a NaN is no yes
         return _nothing(Status.UNSOLVED, m)
     prices = np.maximum(raw.prices, 0.0)
     violation = np.zeros(m)
     if allowed is not None:
         violation = np.where(allowed > 0, np.maximum(slack, 0.0), 0.0) * p.length
-    active = tuple(np.flatnonzero(prices > ROW_TOLERANCE).tolist())
+    active = tuple((prices > ROW_TOLERANCE).nonzero()[0].tolist())
     return Solution(raw.status, u, prices * (p.price / p.length), violation, active, raw.iterations)
 
 
@@ -276,21 +285,13 @@ def _relaxed(problem: _Problem, priorities: tuple[int | None, ...], iterations: 
 def _numbers(u0: Floats, lo: Floats, hi: Floats, a: Floats, b: Floats, s: Floats | None) -> bool:
     """Whether each is what it must be: ranges finite and not inverted, rows finite, no NaN, scales positive."""
     # a sum of squares is finite only where all its terms are, and costs a tenth of asking each
-    if not (isfinite(np.vdot(a, a)) and isfinite(np.vdot(lo, lo)) and isfinite(np.vdot(hi, hi))) or _any(lo > hi):
+    if not (isfinite(np.vdot(a, a)) and isfinite(lo.dot(lo)) and isfinite(hi.dot(hi))) or some(lo > hi):
         return False
-    if not isfinite(np.vdot(u0, u0)) and _any(np.isnan(u0)):
+    if not isfinite(u0.dot(u0)) and some(np.isnan(u0)):
         return False
-    if not isfinite(np.vdot(b, b)) and _any(np.isnan(b)):
+    if not isfinite(b.dot(b)) and some(np.isnan(b)):
         return False
-    return s is None or (isfinite(float(np.vdot(s, s))) and _all(s > 0))
-
-
-def _any(mask: NDArray[np.bool_]) -> bool:
-    return int(np.count_nonzero(mask)) > 0  # a fifth of the time of mask.any()
-
-
-def _all(mask: NDArray[np.bool_]) -> bool:
-    return int(np.count_nonzero(mask)) == mask.size
+    return s is None or (isfinite(s.dot(s)) and every(s > 0))
 
 
 def _nothing(status: Status, m: int) -> Solution:
@@ -312,6 +313,11 @@ def _solver() -> Any:
 @cache
 def _identity(n: int) -> Floats:
     return np.eye(n)
+
+
+@cache
+def _endless(n: int) -> Floats:
+    return np.full(n, -_INFINITE)
 
 
 @cache

@@ -26,7 +26,7 @@ class Proposal(NamedTuple):
 def read_proposal(proposed: Any, flat: FlatCommands, absent: Code) -> Proposal:
     """Read ``proposed``, ``[N, A]`` a group; ``absent`` says why where it is None. Never raises for what came in."""
     raw = np.empty(flat.n)
-    if _copied(proposed, flat, raw) and math.isfinite(np.vdot(raw, raw)):  # finite only where all of them are
+    if _copied(proposed, flat, raw) and math.isfinite(raw.dot(raw)):  # finite only where all of them are
         return Proposal(raw, None)
     codes: list[Code | None] = []
     fine = True

@@ -6,7 +6,6 @@ What is None has no name here. Numbers become arrays without a dimension, and Py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ def as_arrays(state: ShieldState) -> dict[str, NDArray[Any]]:
     for name in _PARTS:
         part = getattr(state, name)
         if part is not None:
-            found |= {f"{name}/{f.name}": getattr(part, f.name) for f in fields(part)}
+            found |= {f"{name}/{field}": getattr(part, field) for field in type(part).__annotations__}
     for name in _TABLES:
         found |= {f"{name}/{key}": value for key, value in (getattr(state, name) or {}).items()}
     found[_MONITORS] = len(state.monitors)

@@ -85,7 +85,7 @@ class CoupledCheck:
         self._ramped = tuple(t for t in self._totals if t.ramps)
         steady = [t for t in self._totals if not t.ramps]
         self._spans = tuple(
-            (t.span, tuple((u.minimum, u.maximum, u.weights) for u in steady if u.at == t.at))
+            (t.span, tuple((u.minimum, u.maximum, u.weights, u.rounding) for u in steady if u.at == t.at))
             for t in {t.at: t for t in steady}.values()
         )
         self._pairs = tuple(_pairs(declaration, place))
@@ -122,9 +122,12 @@ class CoupledCheck:
         not, and goes the long way."""
         for span, totals in self._spans:
             x = values[span]
-            for minimum, maximum, weights in totals:
-                if not minimum <= sum(map(mul, weights, x)) <= maximum:
-                    return False
+            for minimum, maximum, weights, rounding in totals:
+                now = sum(map(mul, weights, x))
+                if not minimum <= now <= maximum:
+                    slack = TOLERANCE * (1.0 + abs(now)) + rounding
+                    if not minimum - slack <= now <= maximum + slack:
+                        return False
         return True
 
     def _total_kept(

@@ -467,7 +467,7 @@ def test_the_short_way_gives_what_the_whole_way_gives(seed: int, step: float, ju
     for number in range(15):
         values = np.clip(values + step * (high - low) * rng.uniform(-1.0, 1.0, ROWS.shape), low, high)
         a = believe(guard, short, number, values)
-        b = believe(guard, dataclasses.replace(whole, clean=False), number, values)
+        b = believe(guard, whole._replace(clean=False), number, values)
         assert repr(a) == repr(b)
         short, whole = a.state, b.state
 
