@@ -145,6 +145,7 @@ def _server_of(endpoint: str | None, speed: float | None, registers: MapSettings
         from ..connectors.modbus_server import ModbusPlantServer
 
         where = endpoint or modbus_address.DEFAULT_ENDPOINT
+        modbus_address.host_and_port(where)  # a wrong one is told of now, not when the plant is made
         return lambda plant: ModbusPlantServer(plant, where, registers, speed=speed)
     from ..drivers.opcua_server import OpcUaPlantServer
 
