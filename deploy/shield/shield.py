@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...envs.constraint import Constraint, Declaration, SafeState, constraints_of, declare
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
-from .arrays import numeric, some
+from .arrays import numeric
 from .causes import Cause
 from .choice import FALLBACK, SAFE_STATE, SOURCES, Choice, Chooser, Inputs, causes_of
 from .command_memory import CommandMemory
@@ -160,12 +160,13 @@ class Shield:
         The returned state takes the commands as applied; correct it with :meth:`accepted`, :meth:`unconfirmed` or
         :meth:`unsent` once the plant has answered, or has not been asked.
         """
+        now_s, clock_s = _seconds(now_s), None if clock_s is None else _seconds(clock_s)
         try:
             with np.errstate(all="ignore"):  # infinities are judged here, not warned of
                 return self._filter(telemetry, proposed, now_s, state, absent, orders, clock_s, prediction, causes)
         except Exception:  # noqa: BLE001 - last line of defence: a fault in the shield itself must not reach the plant
             _LOG.exception("the shield failed; its last resort answers")
-            return self._last_resort(now_s, clock_s, state)
+            return self._last_resort(now_s, clock_s, state, orders)
 
     def accepted(self, state: ShieldState, accepted: Any) -> ShieldState:
         """The state after the plant said what it accepted; what it did not say, or said wrongly, stays as sent.
@@ -187,12 +188,17 @@ class Shield:
         """``state`` with what the plant obeys; what ``accepted`` does not say, or says wrongly, stays."""
         applied: dict[str, Floats] = {}
         for group in self.nameplate.groups:
-            shape = (group.n_assets, len(group.commanded))
-            raw = accepted.get(group.name) if hasattr(accepted, "get") else None
-            told = numeric(raw, shape)
+            try:
+                told = numeric(accepted.get(group.name), (group.n_assets, len(group.commanded)))
+            except Exception:  # noqa: BLE001 - a driver is foreign code: an answer that can't be read tells nothing
+                told = "type"
             known = state.applied[group.name]
             applied[group.name] = known if isinstance(told, str) else np.where(np.isfinite(told), told, known)
-        return replace(state, applied=applied, confirmed=True)
+        if state.confirmed:
+            return replace(state, applied=applied)
+        # what is told only now is a change of its own, after those that were known before
+        memory = self._remembered(state, self._applied(state), 0.0)
+        return replace(state, applied=applied, before=state.applied, memory=memory, confirmed=True)
 
     def unconfirmed(self, before: ShieldState, after: ShieldState) -> ShieldState:
         """The state when a write may or may not have arrived.
@@ -203,24 +209,20 @@ class Shield:
         return replace(self.unsent(before, after), confirmed=False)
 
     def unsent(self, before: ShieldState, after: ShieldState) -> ShieldState:
-        """The state when the commands of ``after`` were not sent: the plant obeys what it obeyed ``before``."""
-        return replace(
-            after,
-            applied=before.applied,
-            before=before.before,
-            memory=before.memory,
-            time_s=before.time_s,
-            clock_s=before.clock_s,
-            confirmed=before.confirmed,
-            plan=before.plan,
-        )
+        """The state when the commands of ``after`` were not sent: the plant obeys what it obeyed ``before``.
+
+        It stood still for this period, which limits on change count, and which ends a stored plan. With ``before`` for
+        ``after``, nothing was decided at all.
+        """
+        stood = before.before if after is before else before.applied
+        return replace(after, applied=before.applied, before=stood, confirmed=before.confirmed, plan=None)
 
     def stood_in(self, state: ShieldState, sent: Arrays, now_s: float, clock_s: float | None = None) -> ShieldState:
         """The state after a period without a decision, in which ``sent`` went out, such as the last one's standby.
 
         It counts as a missed deadline: after some in a row, the modes trip.
         """
-        applied = self.flat.flat(state.applied)
+        now_s, clock_s = _seconds(now_s), None if clock_s is None else _seconds(clock_s)
         modes, _, _ = self._modes.step(
             state.modes or self._modes_at_start,
             {Cause.DEADLINE_MISSED: True},
@@ -231,10 +233,11 @@ class Shield:
             replace(
                 state,
                 before=state.applied,
-                memory=self._remembered(state, applied, self._passed_s(now_s, state, clock_s)),
+                memory=self._remembered(state, self._applied(state), self._passed_s(now_s, state, clock_s)),
                 modes=modes,
                 time_s=now_s,
                 clock_s=clock_s,
+                confirmed=True,
                 plan=None,
             ),
             sent,
@@ -242,6 +245,7 @@ class Shield:
 
     def last_resort(self, state: ShieldState, now_s: float, clock_s: float | None = None) -> Arrays:
         """One step towards the safe states from what ``state`` says is applied, by the limiter of last resort alone."""
+        now_s, clock_s = _seconds(now_s), None if clock_s is None else _seconds(clock_s)
         elapsed_s = self._keeping.verifier.elapsed_s(state.time_s, now_s, state.confirmed)
         memory = self._remembered(state, self._applied(state), self._passed_s(now_s, state, clock_s))
         return self.flat.grouped(self._keeping.last_resort(state.applied, elapsed_s, memory))
@@ -283,8 +287,8 @@ class Shield:
         reasons: list[Reason] = [*guarded.reasons, *told, *sent.reasons]
         reasons += [Reason("", "limits", Code.ORDER_INVALID, constraint=name) for name in outside]
         changes: BoolArrays = self._none_changed
-        if kept is not None and some(moved):
-            which = moved.nonzero()[0]
+        if kept is not None and np.count_nonzero(moved):
+            which = np.flatnonzero(moved)
             changes = self._changes(which, choice)
             reasons += self._keeping.reasons(proposal.raw, which, kept, sent, period)
         commands = self.flat.grouped(sent.u)
@@ -339,7 +343,8 @@ class Shield:
             raised.update(causes_of(inputs, proposal))
         for cause, where in state.pending.items():
             raised[Cause(cause)] = where
-        if not state.confirmed:
+        # who does not write has no answer to wait for
+        if not state.confirmed and _acting(state.modes or self._modes_at_start).any():
             raised[Cause.WRITE_UNCONFIRMED] = True
         if clock_wrong or (state.time_s is not None and not now_s > state.time_s):  # so asked, a NaN is wrong
             raised[Cause.CLOCK_WRONG] = True
@@ -378,7 +383,7 @@ class Shield:
     def _applied(self, state: ShieldState) -> Floats:
         """What the plant obeys, ``[n]``; neutral where that is no number."""
         applied = self.flat.flat(state.applied)
-        if not math.isfinite(applied.dot(applied)):
+        if not math.isfinite(np.vdot(applied, applied)):
             applied = np.where(np.isfinite(applied), applied, self.flat.neutral)
         return applied
 
@@ -397,7 +402,7 @@ class Shield:
     def _remembered(self, state: ShieldState, applied: Floats, passed_s: float) -> CommandMemory:
         """What the limits on change remember, once what is applied has stood until now."""
         memory = state.memory or self._memory_at_start
-        if state.before is None or not self._keeping.local.remembers:
+        if state.before is None:
             return memory
         before = applied if state.before is state.applied else self.flat.flat(state.before)
         return self._keeping.local.after(memory, before, applied, passed_s)
@@ -447,50 +452,72 @@ class Shield:
         except Exception:  # noqa: BLE001 - as in filter
             return self.flat.grouped(self._keeping.last_resort(after.applied, period_s, memory))
 
-    def _last_resort(self, now_s: Any, clock_s: Any, state: Any) -> Decision:
+    def _last_resort(self, now_s: float, clock_s: float | None, state: Any, orders: Any) -> Decision:
         """A decision that needs nothing but the last applied commands, and not even those."""
         known = state if isinstance(state, ShieldState) and isinstance(state.applied, Mapping) else self.start()
         agents = self.nameplate.agents
-        verifier = self._keeping.verifier
+        every = np.ones(len(agents), dtype=np.bool_)
         try:
-            elapsed_s = verifier.elapsed_s(known.time_s, now_s, known.confirmed)
-        except Exception:  # noqa: BLE001 - a clock that is not even a number
+            elapsed_s = self._keeping.verifier.elapsed_s(known.time_s, now_s, known.confirmed)
+        except Exception:  # noqa: BLE001 - a state that can't be read
             elapsed_s = 0.0
-        acting = np.ones(len(agents), dtype=np.bool_)
-        mode = known.modes
-        if mode is not None:
-            acting = np.where(mode.mode == TRIPPED, mode.held, mode.mode >= APPROVED)
-        u = self._keeping.last_resort(known.applied, elapsed_s, known.memory)
         try:
-            applied = self._applied(known)
-            u = np.where(acting[self.flat.asset], u, applied)
+            memory = self._remembered(known, self._applied(known), self._passed_s(now_s, known, clock_s))
+        except Exception:  # noqa: BLE001 - as above
+            memory = known.memory
+        pending: Mapping[str, Bools] = {}
+        modes_state = known.modes
+        told: tuple[Reason, ...] = ()
+        try:  # a stop is heeded, and failures in a row are counted, also while nothing else works
+            raised: dict[Cause, Bools | bool] = {Cause(c): where for c, where in known.pending.items()}
+            modes_state, modes, told = self._modes.step(
+                modes_state or self._modes_at_start,
+                {**raised, Cause.SHIELD_FAILED: True},
+                judge(orders, self._agents, self._keeping.coupling.sums),
+                now_s if clock_s is None else clock_s,
+            )
+            acting, named = modes.acts, modes.named(agents)
+        except Exception:  # noqa: BLE001 - the modes themselves: the next period hears of it
+            acting, named = _acting(modes_state or self._modes_at_start), dict.fromkeys(agents, Mode.BACKUP)
+            pending = {Cause.SHIELD_FAILED: every}
+        u = self._keeping.last_resort(known.applied, elapsed_s, memory)
+        try:
+            u = np.where(acting[self.flat.asset], u, self._applied(known))
         except Exception:  # noqa: BLE001 - nobody knows what the plant obeys
-            acting = np.ones(len(agents), dtype=np.bool_)
+            acting = every
         commands = self.flat.grouped(u)
         after = replace(
             known,
             applied=commands,
-            time_s=now_s if _is_time(now_s) else known.time_s,
-            clock_s=clock_s if _is_time(clock_s) else None,
+            before=known.applied,
+            memory=memory,
+            modes=modes_state,
+            time_s=now_s if math.isfinite(now_s) else known.time_s,
+            clock_s=clock_s,
             confirmed=True,
             plan=None,
-            pending={Cause.SHIELD_FAILED: np.ones(len(agents), dtype=np.bool_)},
+            pending=pending,
         )
         source = [Source.FALLBACK if mine else Source.NOBODY for mine in acting.tolist()]
+
+        def stand_by() -> Arrays:
+            walked = self._keeping.last_resort(commands, self.nameplate.period_s, None)
+            return self.flat.grouped(np.where(acting[self.flat.asset], walked, u))
+
         return Decision(
             commands,
-            tuple(Reason(agent, "", Code.SHIELD_FAILED) for agent in agents),
+            (*told, *(Reason(agent, "", Code.SHIELD_FAILED) for agent in agents)),
             dict(zip(agents, source, strict=True)),
             after,
-            dict.fromkeys(agents, Mode.BACKUP),
+            named,
             self._by_group(acting),
             commands,
-            lambda: self.flat.grouped(self._keeping.last_resort(commands, self.nameplate.period_s, None)),
+            stand_by,
         )
 
     def _changes(self, which: NDArray[np.intp], choice: Choice) -> BoolArrays:
         """By group, whether a policy's proposal was changed, ``[N]``."""
-        found = np.zeros(len(self._agents), dtype=np.bool_)
+        found = np.zeros(len(self.nameplate.agents), dtype=np.bool_)
         found[self.flat.asset[which]] = True
         return self._by_group(found if choice.plain else found & (choice.source < FALLBACK))
 
@@ -501,9 +528,9 @@ class Shield:
 
     def _by_group(self, agents: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         found, first = {}, 0
-        for name, n_assets in self._sizes:
-            found[name] = agents[first : first + n_assets]
-            first += n_assets
+        for group in self.nameplate.groups:
+            found[group.name] = agents[first : first + group.n_assets]
+            first += group.n_assets
         return found
 
 
@@ -514,8 +541,13 @@ def _declared(plate: Nameplate, constraints: tuple[Constraint, ...]) -> Declarat
     return Declaration(plate, constraints_of(plate), dict.fromkeys(plate.agents, SafeState()))
 
 
-def _is_time(clock_s: Any) -> bool:
-    return isinstance(clock_s, float) and math.isfinite(clock_s)
+def _seconds(raw: Any) -> float:
+    """A clock's time; NaN, which every comparison refuses, for whatever is no finite number."""
+    try:
+        is_number = isinstance(raw, int | float | np.integer | np.floating) and not isinstance(raw, bool)
+        return float(raw) if is_number and math.isfinite(raw) else math.nan
+    except Exception:  # noqa: BLE001 - whole numbers beyond all floats, and types that only look like numbers
+        return math.nan
 
 
 def _acting(modes: ModeState) -> Bools:
