@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...envs.constraint import Constraint, Declaration, SafeState, constraints_of, declare
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
-from .arrays import numeric
+from .arrays import numeric, some
 from .causes import Cause
 from .choice import FALLBACK, SAFE_STATE, SOURCES, Choice, Chooser, Inputs, causes_of
 from .command_memory import CommandMemory
@@ -287,8 +287,8 @@ class Shield:
         reasons: list[Reason] = [*guarded.reasons, *told, *sent.reasons]
         reasons += [Reason("", "limits", Code.ORDER_INVALID, constraint=name) for name in outside]
         changes: BoolArrays = self._none_changed
-        if kept is not None and np.count_nonzero(moved):
-            which = np.flatnonzero(moved)
+        if kept is not None and some(moved):
+            which = moved.nonzero()[0]
             changes = self._changes(which, choice)
             reasons += self._keeping.reasons(proposal.raw, which, kept, sent, period)
         commands = self.flat.grouped(sent.u)
@@ -383,7 +383,7 @@ class Shield:
     def _applied(self, state: ShieldState) -> Floats:
         """What the plant obeys, ``[n]``; neutral where that is no number."""
         applied = self.flat.flat(state.applied)
-        if not math.isfinite(np.vdot(applied, applied)):
+        if not math.isfinite(applied.dot(applied)):
             applied = np.where(np.isfinite(applied), applied, self.flat.neutral)
         return applied
 
@@ -402,7 +402,7 @@ class Shield:
     def _remembered(self, state: ShieldState, applied: Floats, passed_s: float) -> CommandMemory:
         """What the limits on change remember, once what is applied has stood until now."""
         memory = state.memory or self._memory_at_start
-        if state.before is None:
+        if state.before is None or not self._keeping.local.remembers:
             return memory
         before = applied if state.before is state.applied else self.flat.flat(state.before)
         return self._keeping.local.after(memory, before, applied, passed_s)
@@ -517,7 +517,7 @@ class Shield:
 
     def _changes(self, which: NDArray[np.intp], choice: Choice) -> BoolArrays:
         """By group, whether a policy's proposal was changed, ``[N]``."""
-        found = np.zeros(len(self.nameplate.agents), dtype=np.bool_)
+        found = np.zeros(len(self._agents), dtype=np.bool_)
         found[self.flat.asset[which]] = True
         return self._by_group(found if choice.plain else found & (choice.source < FALLBACK))
 
@@ -528,9 +528,9 @@ class Shield:
 
     def _by_group(self, agents: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         found, first = {}, 0
-        for group in self.nameplate.groups:
-            found[group.name] = agents[first : first + group.n_assets]
-            first += group.n_assets
+        for name, n_assets in self._sizes:
+            found[name] = agents[first : first + n_assets]
+            first += n_assets
         return found
 
 
