@@ -34,7 +34,7 @@ class SafeWalk:
         """
         return {
             g.name: np.array(
-                [self._verifier.last_resort(applied, g.name, i, elapsed_s, memory) for i in range(g.n_assets)],
+                self._verifier.last_resorts(applied, [(g.name, i) for i in range(g.n_assets)], elapsed_s, memory),
                 dtype=np.float64,
             ).reshape(g.n_assets, len(g.commanded))
             for g in self._nameplate.groups

@@ -89,7 +89,7 @@ class InputChecks:
                 continue
             values[p.rows], times[p.rows], quality[p.rows] = (a.reshape(-1) for a in found)
             read[p.rows] = True
-        mark = (float(times.min()), float(times.max()), mark_of(values))
+        mark = (float(times.min(initial=np.inf)), float(times.max(initial=-np.inf)), mark_of(values))
         if not codes and self._came_before(mark, state):
             codes = {p.group.name: Code.INPUT_REPLAYED for p in layout.parts}
             read[:] = False

@@ -94,7 +94,7 @@ class InputGuard:
         ``now_s`` is the plant's UTC clock, ``clock_s`` the caller's monotonic one (``now_s`` without it); ``estimate``
         is what the twin expects of this reading, ``[N, O]`` per group, used only where a value is bad.
         """
-        if state.clean and type(telemetry) is Telemetry:
+        if state.clean and type(telemetry) is Telemetry and self._layout.n:
             found = self._good(telemetry, now_s, state, clock_s)
             if found is not None:
                 return found

@@ -152,7 +152,7 @@ class Keeping:
 
     def last_resort(self, applied: Mapping[str, Floats], elapsed_s: float, memory: CommandMemory | None) -> Floats:
         """Commands ``[n]`` that need nothing but those applied, and not even these."""
-        rows = [self.verifier.last_resort(applied, name, i, elapsed_s, memory) for name, i in self._place]
+        rows = self.verifier.last_resorts(applied, self._place, elapsed_s, memory)
         return np.array([v for row in rows for v in row], dtype=np.float64)
 
     def _verdict(self, u: Floats, period: Period) -> Verdict:
@@ -238,12 +238,13 @@ class Keeping:
         u, source, codes = sent.u.copy(), sent.source.copy(), list(sent.codes or [None] * len(self._agents))
         affected = np.zeros(len(self._agents), dtype=np.bool_)
         views = self.flat.grouped(u)
-        for (name, number), failure in failed:
+        rows = self.verifier.last_resorts(
+            period.state.applied, [place for place, _ in failed], period.verified_s, period.memory
+        )
+        for ((name, number), failure), row in zip(failed, rows, strict=True):
             agent = self._place[name, number]
             asked = float(views[name][number, failure.column])
-            views[name][number] = self.verifier.last_resort(
-                period.state.applied, name, number, period.verified_s, period.memory
-            )
+            views[name][number] = row
             source[agent], codes[agent], affected[agent] = FALLBACK, Code.VERIFICATION_FAILED, True
             sent.reasons.append(
                 Reason(

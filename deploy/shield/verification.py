@@ -8,7 +8,7 @@ the ladder goes on. A constraint that no command in reach can keep is met by the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...envs.constraint import Declaration, MeasuredConstraint
@@ -144,10 +144,17 @@ class Verifier:
         self, applied: Mapping[str, Any], group: str, asset: int, elapsed_s: float, memory: Any = None
     ) -> list[float]:
         """A safe command for one asset ``[A]``: from the last applied one towards its safe state. Never raises."""
+        return self.last_resorts(applied, [(group, asset)], elapsed_s, memory)[0]
+
+    def last_resorts(
+        self, applied: Mapping[str, Any], places: Iterable[tuple[str, int]], elapsed_s: float, memory: Any = None
+    ) -> list[list[float]]:
+        """The same for several assets, by group and number; what is applied is read once for all. Never raises."""
         before, past = self._read(applied), self._past(memory)
         change = [p.change for p in past]
         locked = [self._locked(c, b, p) != "" for c, b, p in zip(self._commands, before, past, strict=True)]
-        return last_resort(self._place[group, asset], self._commands, before, change, locked, elapsed_s)
+        assets = [self._place[place] for place in places]
+        return [last_resort(asset, self._commands, before, change, locked, elapsed_s) for asset in assets]
 
     def _read(self, arrays: Any) -> list[float]:
         """All numbers in the nameplate's order; NaN for what is missing, misshapen or no number."""
