@@ -41,7 +41,8 @@ def digest(sequence: int, previous: bytes, body: bytes) -> bytes:
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A journal for reading only, its texts as the bytes that are stored.
 
-    Raises :class:`~twinloop.envs.errors.JournalError` where there is no such file.
+    Raises :class:`~twinloop.envs.errors.JournalError` where there is no such file, and, also from within, where SQLite
+    can't read it.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,8 +62,13 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         pass  # no database, or one whose schema is damaged: said by whoever reads it
     connection.text_factory = bytes
-    with closing(connection):
-        yield connection
+    try:
+        with closing(connection):
+            yield connection
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes damaged text in its messages
+        raise JournalError(
+            f"{path}: can't be read ({error}); is it a journal of `twinloop run`? `twinloop audit verify` looks closer"
+        ) from error
 
 
 def stored_rows(connection: sqlite3.Connection, after: int = 0) -> Iterator[Row]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...envs.errors import JournalError, NameplateError
 from ...envs.nameplate import Nameplate
-from .chain import Row, digest, opened, stored_rows
+from .chain import Row, digest, ends, opened, stored_rows
 from .heads import journal_id
 from .history_rows import QUALITY, SOURCE_TIME, Columns, Floats, day_of, instant_s, one_mode
 
@@ -69,21 +69,26 @@ def parts(folder: Path, journal: str | None = None) -> list[Part]:
     return kept
 
 
-def exported_to(folder: Path, journal: str) -> int:
-    """The last row up to which the history of this journal has no gap; 0 if there is none."""
-    found = parts(folder, journal)
+def exported_to(folder: Path, journal: str, first: int = 1) -> int:
+    """The last row up to which the history of this journal has no gap from row ``first`` on; before it if it has none.
+
+    Rows before ``first`` are no longer in the journal, and a gap there can't be filled any more.
+    """
+    found = [part for part in parts(folder, journal) if part.last >= first]
+    if not found or found[0].first > first:
+        return first - 1
     for part, following in pairwise(found):
         if following.first != part.last + 1:
             return part.last
-    return found[-1].last if found else 0
+    return found[-1].last
 
 
-def stored_hash(path: Path) -> str:
-    """The hash of the last row that a file is about, as the file says; empty if it says none."""
+def told_by(part: Part) -> Mapping[str, Any]:
+    """What a file says of itself: ``journal`` (its id), ``first``, ``last``, the last row's ``hash``, ``nameplate``."""
     import pyarrow.parquet as pq
 
-    told = (pq.read_schema(path).metadata or {}).get(_META, b"{}")
-    return str(json.loads(told).get("hash", ""))
+    found = json.loads((pq.read_schema(part.path).metadata or {}).get(_META, b"{}"))
+    return found if isinstance(found, dict) else {}
 
 
 def export(journal: Path, folder: Path, progress: Callable[[int], None] | None = None) -> Export:
@@ -94,12 +99,15 @@ def export(journal: Path, folder: Path, progress: Callable[[int], None] | None =
     """
     folder = Path(folder)
     with opened(journal) as connection:
-        identity = journal_id(connection)
+        identity, found = journal_id(connection), ends(connection)
+        if found is None:
+            return Export(0, 0, 0)
         _clear(folder, identity)
-        done = exported_to(folder, identity)
+        done = exported_to(folder, identity, found[0].sequence)
         try:
-            plate = _plate_before(connection, done)
-            writer = _Writer(folder, identity, plate, progress)
+            # The row that a run started with may have been deleted since: the last file knows the site too.
+            before = [part for part in parts(folder, identity) if part.last == done]
+            writer = _Writer(folder, identity, before[-1] if before else None, progress)
             for row, told, follower in _followed(journal, stored_rows(connection, done)):
                 writer.take(row, told, follower)
             writer.flush()
@@ -111,18 +119,20 @@ def export(journal: Path, folder: Path, progress: Callable[[int], None] | None =
 class _Writer:
     """Gathers rows until a file has its size, its day ends, or the site changes."""
 
-    def __init__(
-        self, folder: Path, journal: str, plate: Nameplate | None, progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, folder: Path, journal: str, before: Part | None, progress: Callable[[int], None] | None) -> None:
         self._folder, self._journal, self._progress = folder, journal, progress
-        self._columns = None if plate is None else Columns(plate)
+        plate = None if before is None else told_by(before).get("nameplate")
+        self._columns = None if plate is None else Columns(Nameplate.from_dict(plate))
+        self._latest_day = "" if before is None else before.day
         self._gathered: list[tuple[int, float, int, str, str | None, Floats]] = []
         self._first = self._begun = self.last = self.rows = self.parts = 0
         self._hash, self._day, self._instant_s = b"", "", 0.0
 
     def take(self, row: Row, told: Mapping[str, Any], follower: Mapping[str, Any]) -> None:
         self._instant_s = instant_s(told, self._instant_s)
-        kind, day = told.get("kind"), day_of(self._instant_s)
+        kind = told.get("kind")
+        # Starts and ends are timed by our clock, periods by the plant's, which may live in another year.
+        day = day_of(self._instant_s) if kind in _PERIODS else self._latest_day or day_of(self._instant_s)
         if kind == "start":
             plate = _plate_of(row.sequence, told)
             if self._columns is None or plate.hash != self._columns.plate.hash:
@@ -131,7 +141,7 @@ class _Writer:
         if kind in _PERIODS and self._columns is not None:
             if (self._gathered and day != self._day) or len(self._gathered) >= self._most_rows:
                 self.flush()
-            self._day = day
+            self._day = self._latest_day = day
             numbers = self._columns.numbers(told, follower)
             number = told.get("number")
             count = number if isinstance(number, int) else 0
@@ -161,7 +171,13 @@ class _Writer:
                 table, first = pa.concat_tables([before, table]), old.first
             else:
                 old = None
-        told = {"journal": self._journal, "first": first, "last": self.last, "hash": self._hash.decode()}
+        told = {
+            "journal": self._journal,
+            "first": first,
+            "last": self.last,
+            "hash": self._hash.decode(),
+            "nameplate": None if self._columns is None else self._columns.plate.to_dict(),
+        }
         table = table.replace_schema_metadata({_META: json.dumps(told).encode()})
         place = self._folder / f"day={self._day}" / f"{self._journal[:16]}-{first:012d}-{self.last:012d}.parquet"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -240,16 +256,6 @@ def _followed(journal: Path, found: Iterator[Row]) -> Iterator[tuple[Row, Mappin
         if told.get("kind") == "end":
             yield row, told, {}
             waiting = None
-
-
-def _plate_before(connection: Any, sequence: int) -> Nameplate | None:
-    """The site that the run of a row is about."""
-    query = 'SELECT body FROM journal WHERE sequence <= ? AND body LIKE \'%"kind":"start"%\' ORDER BY sequence DESC'
-    for (body,) in connection.execute(query, (sequence,)):
-        told = json.loads(body)
-        if told.get("kind") == "start":
-            return _plate_of(sequence, told)
-    return None
 
 
 def _plate_of(sequence: int, start: Mapping[str, Any]) -> Nameplate:

@@ -26,7 +26,7 @@ from ...envs.configuration import Strict
 from ...envs.errors import JournalError
 from .chain import ends, opened, row_at
 from .heads import ANCHOR, HeadFile, SignedHead, file_sha256, stored_anchor
-from .history import Part, exported_to, parts, stored_hash
+from .history import Part, exported_to, parts, told_by
 from .history_rows import instant_s
 from .signing import PrivateKey
 from .verify import CREATE_ANCHOR, audit
@@ -102,14 +102,11 @@ def _deletable(
     connection: sqlite3.Connection, identity: str, history: Path, first: int, covered: int
 ) -> Sequence[Part]:
     """The finished files whose rows are confirmed by a head; the last file may still grow, and is none of them."""
-    found = parts(history, identity)
-    last = exported_to(history, identity)
-    if not found or found[0].first > first:
-        return ()
-    files = [part for part in found[:-1] if part.last <= min(last, covered)]
+    last = min(exported_to(history, identity, first), covered)
+    files = [part for part in parts(history, identity)[:-1] if first <= part.last <= last]
     for part in files:
         row = row_at(connection, part.last)
-        if row is not None and stored_hash(part.path) != row.hash.decode():
+        if row is not None and told_by(part).get("hash") != row.hash.decode():
             raise JournalError(
                 f"{part.path}: is not the history of row {part.last} of this journal; nothing is deleted: export it "
                 "anew to another folder"
@@ -124,12 +121,9 @@ def _chosen(connection: sqlite3.Connection, files: Sequence[Part], declared: Ret
         return None
     chosen: Part | None = None
     if declared.journal_days is not None:
-        newest_s = min(_instant_s(found[1].body), time.time())
+        newest_s = min(_period_s(connection, found[1].sequence), time.time())
         for part in files:
-            row = row_at(connection, part.last)
-            if row is None:
-                continue
-            if _instant_s(row.body) >= newest_s - declared.journal_days * _DAY_S:
+            if _period_s(connection, part.last) >= newest_s - declared.journal_days * _DAY_S:
                 break
             chosen = part
     if declared.journal_mb is not None:
@@ -208,8 +202,16 @@ def _day_s(day: str) -> float:
     return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
 
 
-def _instant_s(body: bytes) -> float:
-    return instant_s(json.loads(body), 0.0)
+def _period_s(connection: sqlite3.Connection, sequence: int) -> float:
+    """When the last period up to a row was, by the plant's clock; starts and ends have only ours."""
+    otherwise_s = 0.0
+    query = "SELECT body FROM journal WHERE sequence <= ? ORDER BY sequence DESC"
+    for (body,) in connection.execute(query, (sequence,)):
+        told = json.loads(body)
+        otherwise_s = otherwise_s or instant_s(told, 0.0)
+        if "plant_time_s" in told:
+            return instant_s(told, otherwise_s)
+    return otherwise_s
 
 
 def _live_bytes(connection: sqlite3.Connection) -> int:

@@ -78,10 +78,10 @@ def audit(
     try:
         with opened(path) as connection:
             check.run(connection, heads)
-    except (sqlite3.Error, UnicodeDecodeError, JournalError) as error:  # SQLite quotes damaged text in its messages
+    except JournalError as error:
         if not Path(path).is_file():
             raise
-        check.found(check.last + 1 if check.last else None, f"can't be read: {error}")
+        check.found(check.last + 1 if check.last else None, str(error))
     return check.report()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from ...envs.errors import ConfigurationError
+from ...envs.errors import ConfigurationError, JournalError
 from ..audit.heads import Publisher, SignedHead, sign_head
 from ..audit.history import export
 from ..audit.retention import Retained, Retention, retain
@@ -186,20 +186,25 @@ def _watch(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("--every-rows and --every-minutes: give positive numbers")
     every_s = 60.0 * arguments.every_minutes
     publisher = Publisher(arguments.journal, key, _folder(arguments), arguments.every_rows, every_s)
-    exported_s = -every_s
+    exported_s, trouble = -every_s, ""
     while True:
-        if arguments.journal.is_file():
-            head = publisher.publish(time.time())
-            if head is not None:
-                print(_short(head), flush=True)
-            if arguments.out is not None and time.monotonic() - exported_s >= every_s:
-                exported_s = time.monotonic()
-                found = export(arguments.journal, arguments.out)
-                print(f"{found.rows} periods exported, up to row {found.last}", flush=True)
-                if declared is not None and found.last:
-                    print(
-                        _kept(retain(arguments.journal, arguments.out, _folder(arguments), key, declared)), flush=True
-                    )
+        try:
+            if arguments.journal.is_file():
+                head = publisher.publish(time.time())
+                if head is not None:
+                    print(_short(head), flush=True)
+                if arguments.out is not None and time.monotonic() - exported_s >= every_s:
+                    exported_s = time.monotonic()
+                    found = export(arguments.journal, arguments.out)
+                    print(f"{found.rows} periods exported, up to row {found.last}", flush=True)
+                    if declared is not None and found.last:
+                        done = retain(arguments.journal, arguments.out, _folder(arguments), key, declared)
+                        print(_kept(done), flush=True)
+            trouble = ""
+        except JournalError as error:  # a full disk may have room again, and a journal that was changed must be told of
+            if str(error) != trouble:
+                trouble = str(error)
+                print(f"error: {trouble}", file=sys.stderr, flush=True)
         time.sleep(_LOOK_S)
 
 
