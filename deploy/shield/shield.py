@@ -317,7 +317,7 @@ class Shield:
             self._all_autonomous if modes.plain else modes.named(self.nameplate.agents),
             self._all_act if acts is None else self._by_group(acts),
             advised,
-            partial(self._stand_by, after, guarded, modes, asks.limits),
+            partial(self._stand_by, after, guarded, modes, limits),
         )
 
     def _guarded(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from twinloop.deploy.shield import Code, Shield, Source
+from twinloop.deploy.shield.orders import Orders
 from twinloop.deploy.shield.verification import Verifier
-from twinloop.envs.constraint import declare
+from twinloop.envs.constraint import SumConstraint, declare
 from twinloop.envs.nameplate import Group, Nameplate, Signal
 from twinloop.envs.plant import Telemetry
 
@@ -70,3 +71,16 @@ def test_the_limiter_of_last_resort_says_the_same_of_one_asset_and_of_all() -> N
     places = [("a", 0), ("a", 1), ("b", 0)]
     one_by_one = [verifier.last_resort(applied, *place, 1.0) for place in places]
     assert verifier.last_resorts(applied, places, 1.0) == one_by_one == [[pytest.approx(0.2)], [0.0], [0.0]]
+
+
+def test_an_order_beyond_the_declared_ends_of_a_sum_does_not_lift_them_in_the_standby() -> None:
+    plate = Nameplate("capped", 1.0, (Group("a", ("A", "B"), X, U),))
+    shield = Shield(declare(plate, [SumConstraint("cap", "a", "u", "1", maximum=1.0)]), fallback=_most)
+    orders = Orders(limits={"cap": (1.5, 2.0)})
+    decision = shield.filter(None, None, NOW_S, shield.start({"a": np.full((2, 1), 0.5)}), orders=orders)
+    for sent in (decision.commands, decision.standby):
+        assert sent["a"].sum() == pytest.approx(1.0)
+
+
+def _most(measured: object) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    return {"a": np.ones((2, 1))}
