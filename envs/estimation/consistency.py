@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .ensemble import Tensor
+if TYPE_CHECKING:  # the gate judges numbers, and needs no torch for it
+    from .ensemble import Tensor
 
 INTERVAL = 0.95
 _TWO_SIDED = 1.959963984540054  # standard normal quantile of (1 + INTERVAL) / 2
@@ -66,6 +69,16 @@ class Consistency:
         """Forget; after a restart or recalibration the window fills anew."""
         self._nis.clear()
         self._covered.clear()
+
+    def memory(self) -> tuple[tuple[float, int, int], ...]:
+        """NIS, values and values inside of each period in the window, oldest first; :meth:`recall` is the inverse."""
+        return tuple((nis, n, c) for (nis, n), (c, _) in zip(self._nis, self._covered, strict=True))
+
+    def recall(self, memory: Iterable[tuple[float, int, int]]) -> None:
+        self.clear()
+        for nis, n, inside in memory:
+            self._nis.append((nis, n))
+            self._covered.append((inside, n))
 
     def verdict(self) -> Verdict:
         n, freedom = len(self._nis), sum(k for _, k in self._nis)

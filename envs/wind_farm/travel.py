@@ -45,6 +45,15 @@ def unpack(channels: Tensor) -> Emission:
     return Emission(**singles, **columns)
 
 
+def channel_bounds() -> tuple[Tensor, Tensor]:
+    """Least and greatest physical value of each channel of :func:`pack`, ``[C]``."""
+    bounds = {"thrust": (0.0, 0.99), "induction": (0.0, 0.49), "speed_mps": (0.1, 60.0)}
+    angles = (-1.5, 1.5)
+    rows = [bounds.get(name, angles) for name in _FIELDS] + [(0.0, 2.0)] * (3 * len(_COLUMNS))
+    low, high = torch.tensor(rows, dtype=torch.float64).T
+    return low, high
+
+
 def direction_vector(direction_deg: Tensor) -> Tensor:
     """Unit vector ``[2, B]`` (east, north) along which a wind from ``direction_deg`` blows."""
     angle = torch.deg2rad(direction_deg)

@@ -17,6 +17,7 @@ from ..nameplate import Nameplate
 from ..twin import Parameter, Readings, Tensors
 from .config import RandomLayout, WindFarmConfig
 from .farm import farm_nameplate, fixed_layout, turbine_statics
+from .mixing import ADVECTION_BOUNDS, mix_parameters, mix_state
 from .nameplate import COMMANDED, GROUP
 from .physics import WAKE_PARAMETERS, FarmPhysics
 from .sensing import measure, reveal
@@ -77,7 +78,7 @@ class WindFarmTwin:
     @property
     def parameter_specs(self) -> tuple[Parameter, ...]:
         specs = [Parameter(name, "1", low, high, "wake model") for name, (_, low, high) in WAKE_PARAMETERS.items()]
-        return (*specs, Parameter("advection_ratio", "1", 0.3, 1.2, "speed of wakes over that of the wind"))
+        return (*specs, Parameter("advection_ratio", "1", *ADVECTION_BOUNDS, "speed of wakes over that of the wind"))
 
     def parameters(self) -> dict[str, Tensor]:
         return {name: value[: self._n_replicas].clone() for name, value in self._parameters.items()}
@@ -135,6 +136,21 @@ class WindFarmTwin:
         parameters = {k: v for k, v in snapshot.items() if k.startswith("parameter/")}
         self._parameters = {k.removeprefix("parameter/"): v.clone() for k, v in parameters.items()}
         self._types = self._physics.types(self._state["kind"])
+
+    def mix(self, transform: Tensor) -> Readings:
+        """Apply an analysis ``[B, B]`` to all continuous state and all parameters; see :mod:`.mixing`."""
+        given = transform.to(self._device)
+        self._state = mix_state(self._state, given)
+        self._parameters = mix_parameters(self._parameters, given)
+        return self._readings()
+
+    def follow(self, measured: Tensors) -> None:
+        """Put turbines of all replicas out of service where ``available_pu`` of ``measured["turbine"]`` says so, until
+        it says otherwise; ``[N, O]``, NaN leaves a turbine as it is."""
+        told = measured[GROUP][:, self._nameplate.group(GROUP).index("measured", "available_pu")].to(self._device)
+        left = self._state["outage_left_s"]
+        wanted = torch.where(told < 0.5, math.inf, 0.0).to(left)[:, None]
+        self._state["outage_left_s"] = torch.where(told.isnan()[:, None], left, wanted).contiguous()
 
     def _readings(self) -> Readings:
         s, b = self._state, self._n_replicas
