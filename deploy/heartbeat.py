@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -97,12 +98,16 @@ class Watched:
     """A watchdog in a process of its own; a ``with`` block starts it, and says good-bye to it at the end.
 
     ``command``: what starts the watchdog, which reads heartbeats on its input. ``lost`` tells why nobody watches any
-    more: its process ended, it has taken over, or it has confirmed no beat for its time-out.
+    more: its process ended, it has taken over, or it has confirmed no beat for its time-out. ``declaration_hash``: of
+    the limits that it must walk by; one with others is not started. None: its own matter.
     """
 
-    def __init__(self, command: Sequence[str], period_s: float, periods: int) -> None:
+    def __init__(
+        self, command: Sequence[str], period_s: float, periods: int, declaration_hash: str | None = None
+    ) -> None:
         self._command = list(command)
         self._silence = Silence(period_s, periods)
+        self._declaration_hash = declaration_hash
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: Lines | None = None
         self._rest = b""
@@ -129,12 +134,23 @@ class Watched:
         give_up_s = time.monotonic() + _START_S
         while time.monotonic() < give_up_s and not self._lines.ended:
             select.select([self._process.stdout], [], [], 0.2)
-            if any("ready" in message for message in self._lines.read()):
-                return self
+            for message in self._lines.read():
+                if "ready" in message:
+                    self._check(message.get("declaration"))
+                    return self
         self._end()
         raise PlantError(
             "the watchdog did not start, so nothing would take the plant to its safe state if this process died; its "
             "own message stands above; --watchdog-periods 0 runs without one"
+        )
+
+    def _check(self, told: Any) -> None:
+        if self._declaration_hash in (None, told):
+            return
+        self._end()
+        raise PlantError(
+            f"the watchdog walks by other limits ({str(told)[:12]}) than this process ({self._declaration_hash[:12]}); "
+            "give both the same file and the same overrides, and leave the file alone meanwhile"
         )
 
     def __exit__(
@@ -199,7 +215,19 @@ class Watched:
             process.stdout.close()
 
 
-def watchdog_command(endpoint: str, periods: int, timeout_period_s: float) -> list[str]:
-    """What starts ``twinloop watchdog`` for a plant, with the interpreter that runs now."""
+def watchdog_command(
+    endpoint: str,
+    periods: int,
+    timeout_period_s: float,
+    plant_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """What starts ``twinloop watchdog`` for a plant, with the interpreter that runs now.
+
+    ``plant_file``, ``overrides``: where it takes the site's limits from, by the same checks as this process. So nothing
+    that could run code goes over the pipe, and the hash of what it read shows whether it is the same.
+    """
     words = ["--endpoint", endpoint, "--periods", str(periods), "--period-s", repr(timeout_period_s)]
+    words += [] if plant_file is None else ["--plant", str(plant_file)]
+    words += [word for override in overrides for word in ("--set", override)]
     return [sys.executable, "-m", "twinloop", "watchdog", *words]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..envs.constraint import Declaration, declaration_of_site
-from ..envs.errors import ConfigurationError, MissingExtraError
+from ..envs.constraint import Declaration, declaration_of_site, declare
+from ..envs.constraint.temporal import Formula, requirements_of_site
+from ..envs.errors import ConfigurationError, MissingExtraError, located
+from ..envs.nameplate import Nameplate
 from ..envs.plant import Plant
 from .connectors.modbus_address import SCHEME as MODBUS_SCHEME
 
@@ -45,6 +47,34 @@ def plant_declaration(plant_file: str | Path | None, overrides: Sequence[str] = 
 
     site, site_config, _ = load_plant_file(plant_file, overrides)
     return declaration_of_site(site, site_config)
+
+
+def plant_requirements(plant_file: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Formula]:
+    """What the site of a plant's file requires over time; nothing for a plant at an endpoint without a file."""
+    if plant_file is None:
+        return {}
+    from ..envs.plant_file import load_plant_file
+
+    site, site_config, _ = load_plant_file(plant_file, overrides)
+    with located(str(plant_file)):
+        return requirements_of_site(site, site_config, declaration_of_site(site, site_config))
+
+
+def declared_limits(nameplate: Nameplate, plant_file: str | Path | None, overrides: Sequence[str] = ()) -> Declaration:
+    """What the site of ``plant_file`` declares, for a plant of that ``nameplate``; without a file, what that implies.
+
+    Raises :class:`ConfigurationError` for the file of another plant.
+    """
+    found = plant_declaration(plant_file, overrides)
+    if found is None:
+        return declare(nameplate)
+    if found.nameplate.hash != nameplate.hash:
+        raise ConfigurationError(
+            f"--plant {plant_file}: is of another plant: {found.nameplate.site} with nameplate "
+            f"{found.nameplate.hash[:12]}, the plant itself says {nameplate.site} with {nameplate.hash[:12]}; give the "
+            "file that it was made from"
+        )
+    return found
 
 
 def _at_endpoint(endpoint: str) -> Plant:

@@ -5,6 +5,7 @@ What is left when the shield cannot be asked: its thread hangs, or its whole pro
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from ..envs.constraint import Declaration
 from ..envs.plant import Arrays
+from .shield.command_memory import CommandMemory
+from .shield.compiled import flat_commands
+from .shield.local import LocalLimits
 from .shield.verification import Verifier
 
 Floats = NDArray[np.float64]
@@ -24,6 +28,20 @@ class SafeWalk:
         self._nameplate = declaration.nameplate
         self.period_s = declaration.nameplate.period_s
         self._verifier = Verifier(declaration)
+        self._flat = flat_commands(declaration.nameplate)
+        self._local = LocalLimits(declaration, self._flat)
+
+    def start(self) -> CommandMemory:
+        """The memory of somebody who saw nothing before: all stands still, and changed as often as allowed just now.
+
+        So dwells and switches are waited out from here, and no limit is broken by not knowing.
+        """
+        found = self._local.start()
+        return replace(found, held_s=np.zeros_like(found.held_s), changes_s=np.zeros_like(found.changes_s))
+
+    def after(self, memory: CommandMemory, before: Arrays, applied: Arrays) -> CommandMemory:
+        """The memory once ``applied``, which followed on ``before``, has stood for a period."""
+        return self._local.after(memory, self._flat.flat(before), self._flat.flat(applied), self.period_s)
 
     def step(self, applied: Arrays, elapsed_s: float, memory: Any = None) -> dict[str, Floats]:
         """Commands ``[N, A]`` per group that are one step of ``elapsed_s`` nearer to the safe states.
@@ -40,11 +58,11 @@ class SafeWalk:
             for g in self._nameplate.groups
         }
 
-    def allows(self, commands: Arrays, applied: Arrays) -> bool:
+    def allows(self, commands: Arrays, applied: Arrays, memory: Any = None) -> bool:
         """Whether ``commands`` keep every hard limit within a period from ``applied``, ``[N, A]`` a group each."""
-        return self._verifier.failures(commands, applied, self.period_s).fine
+        return self._verifier.failures(commands, applied, self.period_s, memory).fine
 
     def has_arrived(self, applied: Arrays) -> bool:
-        """Whether a step of a whole period would change nothing."""
-        aim = self.step(applied, self.period_s)
+        """Whether a step of a whole period would change nothing, with nothing to be waited for."""
+        aim = self.step(applied, self.period_s, self._local.start())
         return all(np.allclose(applied[name], values) for name, values in aim.items())

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs.constraint import declare
+from ..envs.constraint import Declaration, declare
 from ..envs.errors import PlantError
 from ..envs.plant import Plant
 from .heartbeat import Lines, Silence
 from .safe_walk import SafeWalk
+from .shield.command_memory import CommandMemory
 from .transition import told_commands
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Watchdog:
 
     ``descriptor``: where heartbeats come from; ``answer``: called with each message back. ``most_steps``: writes after
     which it leaves the plant to its own time-out; ``patience``: failures of the plant in a row after which it does.
+    ``declaration``: the site's limits and safe states; None: those that the plant's nameplate implies. What the loop
+    changed before is not known here, so that dwells and counted switches are waited out from the first step on.
     """
 
     def __init__(
@@ -59,16 +62,26 @@ class Watchdog:
         *,
         most_steps: int = 200,
         patience: int = 5,
+        declaration: Declaration | None = None,
     ) -> None:
         self._plant, self._silence, self._answer = plant, silence, answer
         self._descriptor = descriptor
         self._most_steps, self._patience = most_steps, patience
+        self._declaration = declaration
 
     def watch(self) -> Report:
         """Return after a good-bye, or after having acted."""
-        walk = SafeWalk(declare(self._plant.nameplate))
+        declaration = self._declaration or declare(self._plant.nameplate)
+        walk = SafeWalk(declaration)
         self._plant.read()  # the way to the plant is open before it is needed
-        self._answer({"ready": self._plant.nameplate.site, "timeout_s": self._silence.timeout_s})
+        self._answer(
+            {
+                "ready": self._plant.nameplate.site,
+                "timeout_s": self._silence.timeout_s,
+                "limits": "nameplate" if self._declaration is None else "declaration",
+                "declaration": declaration.hash,
+            }
+        )
         lines = Lines(self._descriptor)
         standby: Any = None
         while True:
@@ -92,14 +105,18 @@ class Watchdog:
         self._answer({"acting": why})
         steps = failures = 0
         detail = ""
+        memory, before = walk.start(), None
         while steps < self._most_steps and failures < self._patience:
             try:
                 obeyed = told_commands(self._plant.read()) or {}
                 applied = {n: np.asarray(obeyed.get(n, np.full(shape, np.nan))) for n, shape in self._shapes().items()}
                 if steps and walk.has_arrived(applied):
                     return Report(why, True, steps, first_s, time.monotonic() - begun_s)
-                self._plant.write(_first(walk, standby, applied) if steps == 0 else walk.step(applied, walk.period_s))
-                steps, failures = steps + 1, 0
+                if before is not None:
+                    memory = walk.after(memory, before, applied)
+                told = _standby(walk, standby, applied, memory) if steps == 0 else None
+                self._plant.write(told or walk.step(applied, walk.period_s, memory))
+                before, steps, failures = applied, steps + 1, 0
                 if steps == 1:
                     first_s = time.monotonic() - begun_s
                 self._plant.advance()
@@ -114,12 +131,14 @@ class Watchdog:
         return {g.name: (g.n_assets, len(g.commanded)) for g in self._plant.nameplate.groups}
 
 
-def _first(walk: SafeWalk, standby: Any, applied: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """The loop's own standby where the plant can reach it from what it obeys now, else the first step of the walk."""
+def _standby(
+    walk: SafeWalk, standby: Any, applied: dict[str, NDArray[np.float64]], memory: CommandMemory
+) -> dict[str, NDArray[np.float64]] | None:
+    """The loop's own standby where the plant can reach it from what it obeys now."""
     try:
         told = {name: np.asarray(standby[name], dtype=np.float64) for name in applied}
-        if walk.allows(told, applied):
+        if walk.allows(told, applied, memory):
             return told
     except (TypeError, ValueError, KeyError):
         _LOG.warning("the last heartbeat had no usable standby commands")
-    return walk.step(applied, walk.period_s)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from ...envs.commands.overrides import add_overrides
 from ...envs.configuration import load_mapping, validate
 from ...envs.constraint import Declaration, declaration_of_site
+from ...envs.constraint.temporal import Formula, describe_formula, requirements_of_site
 from ...envs.errors import ConfigurationError, TwinloopError, located
 from ...envs.registry import Site, load_site, site_names
 from ..shield import Shield
@@ -31,7 +33,8 @@ implies and the site adds, which are hard, in which order soft ones are kept, an
 
 Checked are names, units, levels and weights, limits that are inverted or wider than the nameplate's, sums that no
 command can keep, neutral commands and safe states outside the limits, safe states that can't be reached in the time
-they promise, and whether the shield can keep each kind of constraint. All faults are listed at once.
+they promise, requirements over time, and whether the shield can keep each kind of constraint. All faults are listed
+at once.
 
 Then the falsifier plays against the shield on the site's twin: commands, bursts of nonsense, faulty readings, lost
 writes and the twin's parameters are searched for what brings a limit nearest to breaking, by CMA-ES where the package
@@ -74,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     site, config = _site(arguments.site, arguments.overrides)
     with located(arguments.site):
         declaration = declaration_of_site(site, config)
+        required = requirements_of_site(site, config, declaration)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_A_PIPE)
@@ -88,6 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     for table in (constraint_table(declaration), safe_state_table(declaration)):
         console.print()
         console.print(table)
+    if required:
+        console.print()
+        console.print(requirement_table(required))
     with located(arguments.site):
         shield = Shield(declaration)
     console.print()
@@ -175,6 +182,14 @@ def constraint_table(declaration: Declaration) -> Table:
     table = Table("constraint", "kind", "limit", "rank", "from", box=None, pad_edge=False)
     for row in declaration.rows():
         table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def requirement_table(required: Mapping[str, Formula]) -> Table:
+    """What must hold over time; a monitor watches it, and puts an asset on its fallback where it is broken."""
+    table = Table("required over time", "", box=None, pad_edge=False)
+    for name, formula in required.items():
+        table.add_row(Text(name), Text(describe_formula(formula)))
     return table
 
 

@@ -12,7 +12,7 @@ from ...envs.constraint import declare
 from ...envs.errors import ConfigurationError, JournalError
 from ...envs.nameplate import Nameplate
 from ..journal import verify
-from ..plants import plant_declaration
+from ..plants import plant_declaration, plant_requirements
 from ..replay import Difference, replay
 from ..shield import Shield, ShieldSettings
 from ..watching import watch
@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"; give the plant's file of that run, with its overrides"
             )
         policy = None if arguments.artifact is None else load_artifact(arguments.artifact, limits.nameplate)
-        monitors = watch(limits, policy, print)
+        required = plant_requirements(arguments.plant, arguments.overrides)
+        monitors = watch(limits, policy, print, required)
         if len(monitors) != start["monitors"]:
             raise ConfigurationError(
                 f"{arguments.journal}: the run had {start['monitors']} monitors, here are {len(monitors)}; give its "

@@ -17,14 +17,14 @@ from rich.table import Table
 
 from ...agents.policy import Policy
 from ...envs.commands.overrides import add_overrides
-from ...envs.constraint import declare
+from ...envs.constraint import Declaration
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
 from ..emergency_stop import stop_on_key, stop_on_signal
 from ..heartbeat import DEFAULT_PERIODS, Watched, watchdog_command
 from ..journal import Journal
 from ..order_desk import OrderDesk
-from ..plants import open_plant, plant_declaration
+from ..plants import declared_limits, open_plant, plant_requirements
 from ..run_display import RunDisplay
 from ..runtime import Runtime
 from ..shield import Mode, Shield
@@ -37,8 +37,9 @@ DESCRIPTION = """\
 Run a policy artifact on a plant. Each period: read, check the inputs, ask the policy under a deadline, make its
 commands safe, check them once more, write the decision to the journal, send, read back.
 
-The plant is a server (--endpoint) or is emulated in this process (--plant). An artifact that was made for other
-signals than the plant's is refused, and the signals that differ are listed.
+The plant is a server (--endpoint) or is emulated in this process (--plant). With both, the plant is the server, and the
+file tells what its site declares as safe; without the file the nameplate's ranges and rates are the limits. An artifact
+that was made for other signals than the plant's is refused, and the signals that differ are listed.
 
 Bad or old measurements are replaced by the last good ones for two periods; then the asset goes to its fallback,
 neutral commands that hand it back to its own controller. A policy that is late or fails loses its turn, three times in
@@ -96,7 +97,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="instead of an artifact: " + "; ".join(f"{name}, {what}" for name, what in POLICIES.items()),
     )
     parser.add_argument("--endpoint", metavar="URL", help="a running plant, such as opc.tcp://127.0.0.1:4840/twinloop")
-    parser.add_argument("--plant", metavar="FILE.yaml", help="a plant to emulate in this process")
+    parser.add_argument(
+        "--plant",
+        metavar="FILE.yaml",
+        help="a plant to emulate in this process; with --endpoint, what the limits of that plant are taken from",
+    )
     add_overrides(parser, "plant.seed=3")
     parser.add_argument("--periods", type=int, metavar="N", help="control periods to run; without it, until Ctrl-C")
     parser.add_argument(
@@ -138,14 +143,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"--watchdog-periods: {arguments.watchdog_periods}; give 1 or more, or 0 for none")
     desk = OrderDesk(Mode(arguments.mode), arguments.orders)
     desk.open()
-    plant = open_plant(endpoint=arguments.endpoint, plant_file=arguments.plant, overrides=arguments.overrides)
+    if arguments.endpoint is not None and arguments.plant is not None:
+        plant = open_plant(endpoint=arguments.endpoint)  # the file only tells its limits
+    else:
+        plant = open_plant(endpoint=arguments.endpoint, plant_file=arguments.plant, overrides=arguments.overrides)
     console = Console()
     try:
         nameplate = plant.nameplate
         wall_period_s: float | None = getattr(plant, "wall_period_s", None)
         policy = _policy(arguments, nameplate)
-        declaration = plant_declaration(arguments.plant, arguments.overrides) or declare(nameplate)
-        shield = Shield(declaration, monitors=watch(declaration, policy, console.print))
+        declaration = declared_limits(nameplate, arguments.plant, arguments.overrides)
+        required = plant_requirements(arguments.plant, arguments.overrides)
+        shield = Shield(declaration, monitors=watch(declaration, policy, console.print, required))
         path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
         console.print(
             f"{policy.name} on {nameplate.site}: {len(nameplate.agents)} assets, period {nameplate.period_s:g} s, "
@@ -159,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
             Journal(path) as journal,
             _messages_above(console),
             terminate_as_interrupt(),
-            _watched(arguments, wall_period_s) as heartbeat,
+            _watched(arguments, wall_period_s, declaration) as heartbeat,
             stop_on_signal(desk.stop),
             stop_on_key(desk.stop) as has_key,
             RunDisplay(console, arguments.periods) as display,
@@ -211,14 +220,18 @@ def summary_table(summary: RunSummary, nameplate: Nameplate, journal: Path, took
 
 
 @contextmanager
-def _watched(arguments: argparse.Namespace, wall_period_s: float | None) -> Iterator[Watched | None]:
+def _watched(
+    arguments: argparse.Namespace, wall_period_s: float | None, declaration: Declaration
+) -> Iterator[Watched | None]:
     """A watchdog for a plant that goes on without us; none for one in this process, or that its clients step."""
     if arguments.endpoint is None or wall_period_s is None or not arguments.watchdog_periods:
         yield None
         return
     period_s = max(wall_period_s, SHORTEST_PERIOD_S)
-    command = watchdog_command(arguments.endpoint, arguments.watchdog_periods, period_s)
-    with Watched(command, period_s, arguments.watchdog_periods) as watched:
+    command = watchdog_command(
+        arguments.endpoint, arguments.watchdog_periods, period_s, arguments.plant, arguments.overrides
+    )
+    with Watched(command, period_s, arguments.watchdog_periods, declaration.hash) as watched:
         yield watched
 
 

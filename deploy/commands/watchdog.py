@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError, JournalError
 from ..heartbeat import DEFAULT_PERIODS, Silence
 from ..journal import Journal
-from ..plants import open_plant
+from ..plants import declared_limits, open_plant
 from ..watchdog import Report, Watchdog
 
 DESCRIPTION = """\
@@ -25,12 +26,17 @@ growing, and {"bye": true} at an orderly end. When no new number comes for --per
 closes without a good-bye, walk all assets of the plant to their safe states within their rate limits, and end. Then the
 equipment's own time-out acts, and it also does where the plant can't be reached.
 
+Safe states and limits are those of the site in --plant; without it those that the plant's nameplate implies: neutral,
+ranges and rates. The first answer says which ("limits"), and the hash of them ("declaration"). Commands that must stay
+for a while, or may change only so often, are waited for from the first step on. Sums are not looked after.
+
 `twinloop run --endpoint` starts one by itself; this command is for other control programs, and for trying it out. Each
 beat is answered on the standard output with {"heard": 1}, so that the sender notices when nobody watches any more.
 """
 EPILOG = """\
 examples:
   my_controller | twinloop watchdog --endpoint opc.tcp://127.0.0.1:4840/twinloop
+  my_controller | twinloop watchdog --endpoint opc.tcp://127.0.0.1:4840/twinloop --plant plant.yaml
   my_controller | twinloop watchdog --endpoint opc.tcp://127.0.0.1:4840/twinloop --periods 3 --journal watchdog.journal
 
 exit status: 0 good-bye, 1 it had to act and the plant is in its safe state, 2 it had to act and the plant could not be
@@ -45,6 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--endpoint", required=True, metavar="URL", help="the plant, such as opc.tcp://127.0.0.1:4840/x"
     )
+    parser.add_argument("--plant", metavar="FILE.yaml", help="the plant's file, where its site declares limits")
+    add_overrides(parser, "site.name=north")
     parser.add_argument(
         "--periods",
         type=int,
@@ -64,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"--periods: {arguments.periods}; give 1 or more")
     if arguments.period_s is not None and not 0.0 < arguments.period_s < float("inf"):
         raise ConfigurationError(f"--period-s: {arguments.period_s}; give a positive number of seconds")
+    if arguments.overrides and arguments.plant is None:
+        raise ConfigurationError(f"--set {arguments.overrides[0]}: overrides a plant's YAML; give that with --plant")
     logging.basicConfig(level=logging.WARNING, format="watchdog: %(message)s")
     # asyncua logs a trace for each connection that is lost; our own messages say it.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
@@ -71,7 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         wall_period_s = getattr(plant, "wall_period_s", None) or plant.nameplate.period_s
         silence = Silence(arguments.period_s or wall_period_s, arguments.periods)
-        report = Watchdog(plant, silence, sys.stdin.fileno(), _answer).watch()
+        declaration = None
+        if arguments.plant is not None:
+            declaration = declared_limits(plant.nameplate, arguments.plant, arguments.overrides)
+        report = Watchdog(plant, silence, sys.stdin.fileno(), _answer, declaration=declaration).watch()
     finally:
         plant.close()
     if not report.why:

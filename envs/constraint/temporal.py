@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from ..errors import nearest
+from ..errors import ConfigurationError, nearest
 from ..registry import Site
 from .declaration import Declaration
 from .local import AccelerationConstraint, DwellConstraint, SwitchesConstraint
@@ -172,12 +172,76 @@ def _kept(atom: Kept, declaration: Declaration) -> Iterator[str]:
 
 
 @runtime_checkable
-class HasFormulas(Protocol):
+class HasRequirements(Protocol):
     """A site that requires something over time; names are the site's own."""
 
-    def formulas(self, config: Any) -> Mapping[str, Formula]: ...
+    def requirements(self, config: Any) -> Mapping[str, Formula]: ...
 
 
-def formulas_of_site(site: Site, config: Any) -> Mapping[str, Formula]:
-    """What the site requires over time under this configuration; empty for a site that declares nothing."""
-    return site.formulas(config) if isinstance(site, HasFormulas) else {}
+def requirements_of_site(site: Site, config: Any, declaration: Declaration) -> dict[str, Formula]:
+    """What the site requires over time under this configuration; empty for a site that requires nothing.
+
+    Raises :class:`~twinloop.envs.errors.ConfigurationError` with all faults of names, signals and windows, one a line.
+    """
+    if not isinstance(site, HasRequirements):
+        return {}
+    found = site.requirements(config)
+    if not isinstance(found, Mapping):
+        raise ConfigurationError(
+            f"{site.name}.requirements gives {type(found).__name__}; give a mapping from names to formulas"
+        )
+    complaints = [fault for name, formula in found.items() for fault in _faults(name, formula, declaration)]
+    if complaints:
+        raise ConfigurationError("\n".join(complaints))
+    return dict(found)
+
+
+def describe_formula(formula: Formula) -> str:
+    """In words, for tables."""
+    match formula:
+        case Within():
+            ends = [
+                f"{sign} {end:g}" for sign, end in ((">=", formula.minimum), ("<=", formula.maximum)) if end is not None
+            ]
+            return f"{formula.group}/{formula.signal} {' and '.join(ends)}"
+        case Kept():
+            return f"{formula.constraint!r} kept"
+        case Not():
+            return f"not ({describe_formula(formula.formula)})"
+        case And() | Or():
+            word = " and " if isinstance(formula, And) else " or "
+            return word.join(f"({describe_formula(f)})" for f in formula.formulas)
+        case Once():
+            return f"once {_window(formula)}: ({describe_formula(formula.formula)})"
+        case Historically():
+            return f"always {_window(formula)}: ({describe_formula(formula.formula)})"
+    return f"({describe_formula(formula.holds)}) since {_window(formula)}: ({describe_formula(formula.began)})"
+
+
+def _window(formula: Once | Historically | Since) -> str:
+    least = f"{formula.least_s:g} to " if formula.least_s else ""
+    return f"{least}{formula.most_s:g} s ago" if least else f"in the last {formula.most_s:g} s"
+
+
+def _faults(name: Any, formula: Any, declaration: Declaration) -> list[str]:
+    where = f"requirement {name!r}"
+    if not isinstance(name, str) or not name.strip():
+        return [f"{where}: is no name; give it one in words"]
+    if name in {c.name for c in declaration.constraints}:
+        return [f"{where}: a constraint has this name already; give it another"]
+    odd = _odd(formula)
+    if odd:
+        return [f"{where}: {odd}"]
+    groups = {atom.group for atom in atoms(formula) if isinstance(atom, Within)}
+    found = [f"{where}: {fault}" for fault in formula_faults(formula, declaration)]
+    if len(groups) > 1:
+        found.append(f"{where}: is about the groups {', '.join(sorted(groups))}; write one for each")
+    return found
+
+
+def _odd(formula: Any) -> str:
+    """What is no formula in a formula, in words."""
+    if not isinstance(formula, get_args(Formula)):
+        allowed = ", ".join(kind.__name__ for kind in get_args(Formula))
+        return f"{type(formula).__name__} is no formula; give one of {allowed}"
+    return next((told for part in parts(formula) if (told := _odd(part))), "")

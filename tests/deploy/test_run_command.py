@@ -111,7 +111,7 @@ def test_an_artifact_of_another_plant_is_refused_with_what_differs(
         (["--plant", "PLANT"], "either an ARTIFACT folder or --policy"),
         (["artifact", "--policy", "greedy", "--plant", "PLANT"], "either an ARTIFACT folder or --policy"),
         (["--policy", "greedy"], "either --endpoint"),
-        (["--policy", "greedy", "--plant", "PLANT", "--endpoint", "opc.tcp://127.0.0.1:1"], "either --endpoint"),
+        (["--policy", "greedy", "--plant", "PLANT", "--endpoint", "opc.tcp://127.0.0.1:1"], "127.0.0.1:1: no answer"),
         (["--policy", "greedi", "--plant", "PLANT"], "did you mean 'greedy'?"),
         (["--policy", "greedy", "--plant", "PLANT", "--periods", "0"], "give a positive number"),
         (["--policy", "greedy", "--plant", "nowhere.yaml"], "nowhere.yaml"),
