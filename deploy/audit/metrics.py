@@ -12,18 +12,19 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..loop import Period
 from ..shield import Mode
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+    from ..loop import Period
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 10_000
@@ -146,6 +147,30 @@ def serve(metrics: LoopMetrics, port: int) -> Callable[[], None]:
         thread.join(5.0)
 
     return end
+
+
+@contextmanager
+def served(
+    port: int | None, period_s: float | None, journal: Path, also: Callable[[Period], None]
+) -> Iterator[Callable[[Period], None]]:
+    """Inside, metrics are answered at ``port``; gives what to tell each period to, which tells ``also``.
+
+    With None for a port there are no metrics, and prometheus-client need not be there.
+    """
+    if port is None:
+        yield also
+        return
+    metrics = LoopMetrics(period_s, journal)
+    end = serve(metrics, port)
+
+    def show(period: Period) -> None:
+        metrics.show(period)
+        also(period)
+
+    try:
+        yield show
+    finally:
+        end()
 
 
 def _rows(journal: Path) -> int | None:

@@ -193,7 +193,7 @@ class _Check:
             self.last, self._hash = sequence, stored if isinstance(stored, bytes) else b""
             if sequence in signed:
                 self._compare(sequence, stored)
-            expected, previous = sequence + 1, stored
+            expected, previous = sequence + 1, self._hash
             if self._progress is not None and not self._rows % 10_000:
                 self._progress(self._rows)
         if not self._rows:

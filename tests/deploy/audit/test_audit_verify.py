@@ -345,3 +345,18 @@ def test_verifying_reaches_forty_thousand_rows_a_second(tmp_path: Path) -> None:
         for k in range(n):
             journal.append({"kind": "decision", "number": k, "sent": [[0.1 * k] * 8] * 9})
     assert speed(audit, path, n) > 40_000  # rows a CPU second
+
+
+def test_a_part_that_is_gone_is_found_and_does_not_end_the_check(bench: Bench, tmp_path: Path) -> None:
+    path = bench.copy(tmp_path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript("PRAGMA writable_schema=ON; DROP TRIGGER no_update;")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'TEXT NOT NULL', 'TEXT') WHERE name = 'journal'"
+        )
+    for column in ("body", "previous", "hash"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE journal SET {column} = NULL WHERE sequence = 6")
+        report = bench.audited(path)
+        assert report.findings[0].sequence == 6
+        assert report.rows == N_ROWS

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.deploy.audit.pumps import run_pumps
 
-from twinloop.deploy.audit.metrics import LoopMetrics, serve
+from twinloop.deploy.audit.metrics import LoopMetrics, serve, served
 from twinloop.deploy.journal import read
 from twinloop.deploy.runtime import Period
 from twinloop.deploy.summary import Ending
@@ -61,6 +61,20 @@ def test_a_scrape_tells_what_the_summary_and_the_journal_do(tmp_path: Path) -> N
     assert found["twinloop_metrics_failures_total", ""] == 0
     assert found["process_resident_memory_bytes", ""] > 1e6
     assert found["twinloop_cpu_steal_seconds_total", ""] >= 0.0
+
+
+def test_a_display_is_told_of_each_period_with_metrics_and_without(tmp_path: Path) -> None:
+    path, port, seen = tmp_path / "j.sqlite", free_port(), list[int]()
+    for number in (port, None):
+        with served(number, None, path, lambda period: seen.append(period.number)) as show:
+            run_pumps(path, 3, on_period=show)
+            if number is not None:
+                found = scraped(port)
+                assert found["twinloop_periods_total", ""] == 3
+                assert ("twinloop_jitter_seconds", "0.5") not in found  # nobody said how long a period lasts
+    assert seen == [1, 2, 3] * 2
+    with pytest.raises(OSError, match="refused"):
+        scraped(port)
 
 
 def test_missed_periods_are_counted(tmp_path: Path) -> None:
