@@ -20,6 +20,7 @@ from ...envs.commands.overrides import add_overrides
 from ...envs.constraint import Declaration
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
+from ..audit.metrics import served
 from ..emergency_stop import stop_on_key, stop_on_signal
 from ..heartbeat import DEFAULT_PERIODS, Watched, watchdog_command
 from ..journal import Journal
@@ -119,6 +120,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--orders", type=Path, metavar="FILE", help="what people order while it runs, read each period")
     parser.add_argument(
+        "--metrics",
+        type=int,
+        metavar="PORT",
+        help="figures of the loop for Prometheus at http://127.0.0.1:PORT/metrics (extra audit); without it none",
+    )
+    parser.add_argument(
         "--watchdog-periods",
         type=int,
         default=DEFAULT_PERIODS,
@@ -172,6 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
             stop_on_signal(desk.stop),
             stop_on_key(desk.stop) as has_key,
             RunDisplay(console, arguments.periods) as display,
+            served(arguments.metrics, wall_period_s, path, display.show) as show,
         ):
             console.print(
                 f"mode {arguments.mode}; emergency stop: {'the key s or space, or ' if has_key else ''}"
@@ -191,7 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
                 wall_period_s=wall_period_s,
                 # A plant in another time than ours, emulated or sped up, has no clock but its own.
                 clock_s=time.monotonic if wall_period_s == nameplate.period_s else None,
-            ).run(arguments.periods, display.show)
+            ).run(arguments.periods, show)
     finally:
         plant.close()
     console.print(summary_table(summary, nameplate, path, time.monotonic() - begun_s))

@@ -7,10 +7,12 @@ import io
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 
@@ -133,3 +135,30 @@ def test_watching_signs_and_exports_what_a_run_adds_until_ctrl_c(journal: Path, 
     assert watch.returncode == 130, err
     checked = ["audit", "verify", path, "--heads", keys / "heads", "--public", keys / "journal.pub"]
     assert main(list(map(str, checked))) == 0
+
+
+def test_a_run_answers_prometheus_while_it_goes_on(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = int(taken.getsockname()[1])
+    plant = Path(__file__).parents[3] / "configs" / "wind_farm" / "plant_ablaincourt.yaml"
+    words = ["run", "--policy", "greedy", "--plant", str(plant), "--journal", str(tmp_path / "j.sqlite")]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "twinloop", *words, "--metrics", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    text, deadline_s = "", time.monotonic() + 120.0
+    try:
+        while 'twinloop_cycle_seconds{quantile="0.99"}' not in text and run.poll() is None:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.2)
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10.0) as answer:
+                    text = answer.read().decode()
+            except OSError:
+                continue  # not started yet
+    finally:
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60.0)
+    assert run.returncode == 130, out
+    assert 'twinloop_assets{mode="autonomous"} 7.0' in text
