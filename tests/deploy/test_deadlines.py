@@ -293,8 +293,8 @@ def test_a_leash_that_was_interrupted_at_any_place_answers_its_next_turn() -> No
     assert leash.ask(5.0, -1).value == -1
     for k in range(200):
         timer = threading.Timer(1e-5 * (k % 40), signal.raise_signal, (signal.SIGINT,))
-        timer.start()
         try:
+            timer.start()  # which may be interrupted itself
             while True:
                 leash.ask(5.0, 10_000)
         except KeyboardInterrupt:
