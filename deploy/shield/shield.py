@@ -461,9 +461,10 @@ class Shield:
             elapsed_s = self._keeping.verifier.elapsed_s(known.time_s, now_s, known.confirmed)
         except Exception:  # noqa: BLE001 - a state that can't be read
             elapsed_s = 0.0
+        memory: CommandMemory | None
         try:
             memory = self._remembered(known, self._applied(known), self._passed_s(now_s, known, clock_s))
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - as above: what it remembered last is the best there is
             memory = known.memory
         pending: Mapping[str, Bools] = {}
         modes_state = known.modes
