@@ -94,27 +94,47 @@ class Keeping:
 
     def keep(self, choice: Choice, period: Period, *, foresee: bool = True) -> Kept:
         """The nearest commands to what is asked that keep every constraint, as far as this period's reach lets."""
-        applied, memory = period.applied, period.memory
-        low, high = self.local.reach(memory, applied, period.elapsed_s, choice.share)
-        fixed = choice.fixed
-        if fixed is not None:
-            low, high = np.where(fixed, applied, low), np.where(fixed, applied, high)
-        local = self.local.keep(choice.asked, memory, applied, low, high, period.elapsed_s)
-        if fixed is not None:
-            local = np.where(fixed, applied, local)
+        kept = self._within(choice, period, choice.share)
+        slowed = not isinstance(choice.share, float) or choice.share < 1.0
+        if slowed and kept.coupled.status in (Status.INFEASIBLE, Status.UNSOLVED):
+            # half the rates are for what a policy asks; what a hard row needs takes all that the commands can do
+            kept = self._within(choice, period, 1.0)
+        if not (foresee and self.look_ahead.constraints):
+            return kept
+        foreseen = self.look_ahead.keep(
+            kept.u, period.guarded.values, period.applied, period.state.plan, lambda v: self._verdict(v, period).fine,
+            choice.fixed,
+        )  # fmt: skip
+        u = kept.u if foreseen.u is None else np.array(foreseen.u, dtype=np.float64)
+        return kept._replace(u=u, foreseen=foreseen)
+
+    def _within(self, choice: Choice, period: Period, share: float | Floats) -> Kept:
+        """Own limits and what is shared, with that share of the commands' rates."""
+        low, high = self._reach(choice, period, share)
+        local = self._alone(choice, period, low, high)
         limits = period.limits
         if self._sum_braking.any:
-            low, high, limits = self._sum_braking.narrowed(local, low, high, applied, limits)
-            local = np.minimum(np.maximum(local, low), high)
+            low, high, limits = self._sum_braking.narrowed(local, low, high, period.applied, limits)
+            if ((local < low) | (local > high)).any():  # what is exclusive may then need another choice
+                local = np.minimum(np.maximum(self._alone(choice, period, low, high), low), high)
         told = period if limits is period.limits else period._replace(limits=limits)
         coupled = self._coupled(local, low, high, choice, told)
-        u, foreseen = coupled.u, None
-        if foresee and self.look_ahead.constraints:
-            foreseen = self.look_ahead.keep(
-                u, period.guarded.values, applied, period.state.plan, lambda v: self._verdict(v, period).fine, fixed
-            )
-            u = u if foreseen.u is None else np.array(foreseen.u, dtype=np.float64)
-        return Kept(u, local, low, high, coupled, foreseen)
+        return Kept(coupled.u, local, low, high, coupled, None)
+
+    def _reach(self, choice: Choice, period: Period, share: float | Floats) -> tuple[Floats, Floats]:
+        """Where commands may go this period with that share of their rates, ``[n]``; those that are not ours stay."""
+        low, high = self.local.reach(period.memory, period.applied, period.elapsed_s, share)
+        if choice.fixed is None:
+            return low, high
+        return np.where(choice.fixed, period.applied, low), np.where(choice.fixed, period.applied, high)
+
+    def _alone(self, choice: Choice, period: Period, low: Floats, high: Floats) -> Floats:
+        """What the commands' own limits make of what is asked, ``[n]``; deadbands wait for what is shared."""
+        resting = not self.coupling.any
+        local = self.local.keep(
+            choice.asked, period.memory, period.applied, low, high, period.elapsed_s, resting=resting
+        )
+        return local if choice.fixed is None else np.where(choice.fixed, period.applied, local)
 
     def verified(
         self, kept: Kept, choice: Choice, period: Period, acts: Bools | None,
@@ -184,13 +204,25 @@ class Keeping:
             cut = np.minimum(np.maximum(choice.asked, low), high) == local
             return np.where(cut, np.minimum(np.maximum(choice.asked, self.local.lower), self.local.upper), local)
 
-        least, most = self.local.pinned(local, low, high) if self._pins else (low, high)
-        own = choice.own
-        found = None
-        if own is not None and own.any() and not own.all():
-            found = keep(local, np.where(own, local, least), np.where(own, local, most))
-        if found is None or found.status in (Status.INFEASIBLE, Status.UNSOLVED):
-            found = keep(local, least, most)
+        def together(u: Floats, least: Floats, most: Floats) -> Coupled:
+            own, found = choice.own, None
+            if own is not None and own.any() and not own.all():
+                found = keep(u, np.where(own, u, least), np.where(own, u, most))
+            if found is None or found.status in (Status.INFEASIBLE, Status.UNSOLVED):
+                found = keep(u, least, most)
+            return found
+
+        least, most = hard = self.local.pinned(local, low, high) if self._pins else (low, high)
+        found = together(local, least, most)
+        if found.status is Status.UNCHANGED:
+            return self._rested(found, keep, *hard, period)
+        # soft limits of single commands give way only where the others can't make the room
+        for lowest, highest in self.local.preferred(period.memory, period.applied, least, most, period.elapsed_s):
+            inside = together(np.minimum(np.maximum(local, lowest), highest), lowest, highest)
+            if inside.status in (Status.UNCHANGED, Status.OPTIMAL):
+                found, least, most = inside, lowest, highest
+                break
+        found = self._rested(found, keep, *hard, period)
         if not self._settles or not found.active:
             return found
         settled = self.local.settle(found.u, period.memory, period.applied, low, high, found.relief())
@@ -201,6 +233,32 @@ class Keeping:
         again = keep(np.where(at, settled, local), np.where(at, settled, least), np.where(at, settled, most))
         status = Status.OPTIMAL if again.status is Status.UNCHANGED else again.status
         return Coupled(again.u, status, again.active + found.active)
+
+    def _rested(
+        self, found: Coupled, keep: Callable[[Floats, Floats, Floats], Coupled], least: Floats, most: Floats,
+        period: Period,
+    ) -> Coupled:  # fmt: skip
+        """Take back changes inside deadbands that nothing shared asks for: all at once, else one by one."""
+        small = self.local.restless(found.u, period.memory, period.applied, least, most, period.elapsed_s)
+        if not len(small) or found.status in (Status.INFEASIBLE, Status.UNSOLVED):
+            return found
+        u = found.u.copy()
+        u[small] = period.applied[small]
+        if keep(u, u, u).status is Status.UNCHANGED:
+            return found._replace(u=u)
+        u, left = found.u, small.tolist()
+        for _ in range(len(left)):
+            taken = []
+            for i in left:
+                tried = u.copy()
+                tried[i] = period.applied[i]
+                if keep(tried, tried, tried).status is Status.UNCHANGED:
+                    u = tried
+                    taken.append(i)
+            left = [i for i in left if i not in taken]
+            if not taken or not left:
+                break
+        return found._replace(u=u)
 
     def _tell_unreachable(self, coupled: Coupled, sent: Sent) -> None:
         """Sums go to a limit as fast as they can; barriers and distances that can't be kept end the policy's part."""

@@ -24,6 +24,7 @@ from .preferences import Before, Preferences
 from .staying import Staying, staying
 from .together import Reached, Together
 
+_NONE: Indices = np.zeros(0, dtype=np.intp)
 _ROUNDS = 4
 """What soft exclusive and conflict constraints refuse can make room for others; so often they are asked again."""
 
@@ -65,6 +66,8 @@ class LocalLimits:
         self._together = Together(declaration, flat, self.lower, self.upper, self._brake)
         self._reasons = LocalReasons(declaration, flat, self._rule, self._together)
         self._memoryless = not (len(self._braked) or self._staying or len(self._table.index))
+        self._paired: Mask = np.zeros(flat.n, dtype=bool)
+        self._paired[self._together.index] = True
         self._plain = not (len(self._table.index) or len(self._preferences) or len(self._together.index))
 
     def start(self) -> CommandMemory:
@@ -121,27 +124,54 @@ class LocalLimits:
         low: Floats,
         high: Floats,
         elapsed_s: float | None = None,
+        *,
+        resting: bool = True,
     ) -> Floats:
         """The legal commands ``[n]`` nearest to ``asked`` ``[n]``, which is finite; legal ones come back unchanged.
 
         ``low``, ``high``: from :meth:`reach`. ``elapsed_s``: for soft rates, a whole period where it is left out.
+        ``resting`` False leaves deadbands to :meth:`restless`, but for exclusive and conflicting commands.
         """
         if self._plain:
             return np.minimum(np.maximum(asked, low), high)
-        start = np.minimum(np.maximum(applied, self.lower), self.upper)
-        passed_s = self._period_s if elapsed_s is None else min(max(elapsed_s, 0.0), self._period_s)
-        before = Before(applied, start, memory, passed_s, self._period_s)
-        sent = self._kept(asked, before, low, high)
+        before = self._before(memory, applied, elapsed_s)
+        sent = self._kept(asked, before, low, high, resting)
         for _ in range(_ROUNDS if self._together.soft else 0):
-            again = self._kept(sent, before, low, high)
+            again = self._kept(sent, before, low, high, resting)
             if np.array_equal(again, sent):
                 break
             sent = again
         return sent
 
-    def _kept(self, asked: Floats, before: Before, low: Floats, high: Floats) -> Floats:
+    def preferred(
+        self, memory: CommandMemory, applied: Floats, low: Floats, high: Floats, elapsed_s: float
+    ) -> tuple[tuple[Floats, Floats], ...]:
+        """The reach ``[n]`` inside ``low`` to ``high`` that soft limits on continuous commands leave, tightest first,
+        each next one without the least important of those before; empty where there are none."""
+        if self._plain:
+            return ()
+        return self._preferences.narrowed(low, high, self._before(memory, applied, elapsed_s))
+
+    def restless(
+        self, u: Floats, memory: CommandMemory, applied: Floats, low: Floats, high: Floats, elapsed_s: float
+    ) -> Indices:
+        """Commands of ``u`` ``[n]`` whose change is inside a deadband, and which nothing of their own moves.
+
+        A coupled stage takes these changes back where what is shared is still kept; see ``resting`` of :meth:`keep`.
+        """
+        if self._plain:
+            return _NONE
+        found = self._preferences.restless(u, low, high, self._before(memory, applied, elapsed_s))
+        return found[~self._paired[found]] if len(found) else found
+
+    def _before(self, memory: CommandMemory, applied: Floats, elapsed_s: float | None) -> Before:
+        start = np.minimum(np.maximum(applied, self.lower), self.upper)
+        passed_s = self._period_s if elapsed_s is None else min(max(elapsed_s, 0.0), self._period_s)
+        return Before(applied, start, memory, passed_s, self._period_s)
+
+    def _kept(self, asked: Floats, before: Before, low: Floats, high: Floats, resting: bool) -> Floats:
         applied = before.applied
-        sent, least, most = self._preferences.continuous(asked, low, high, before)
+        sent, least, most = self._preferences.continuous(asked, low, high, before, None if resting else self._paired)
         at = self._table.index
         mask = wished = self._table.within(low, high, applied)
         if len(at):

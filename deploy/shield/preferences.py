@@ -91,13 +91,24 @@ class Preferences:
         self._continuous = tuple(p for p in found if p.rows[0] < 0)
         self._discrete = tuple(p for p in found if p.rows[0] >= 0)
 
-    def continuous(self, asked: Floats, low: Floats, high: Floats, before: Before) -> tuple[Floats, Floats, Floats]:
-        """The nearest commands ``[n]`` to ``asked`` that keep what can be kept, and the ends that are left."""
+    def continuous(
+        self, asked: Floats, low: Floats, high: Floats, before: Before, resting: Mask | None = None
+    ) -> tuple[Floats, Floats, Floats]:
+        """The nearest commands ``[n]`` to ``asked`` that keep what can be kept, and the ends that are left.
+
+        ``resting`` ``[n]``: to which commands deadbands apply, None for all.
+        """
         if not self._continuous:
             return np.minimum(np.maximum(asked, low), high), low, high
+        return self._within(self._continuous, asked, low, high, before, resting)
+
+    def _within(
+        self, preferences: tuple[Preference, ...], asked: Floats, low: Floats, high: Floats, before: Before,
+        resting: Mask | None = None,
+    ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
         low, high = low.copy(), high.copy()
         deadbands: list[tuple[Indices, float, Mask]] = []
-        for p in self._continuous:
+        for p in preferences:
             at = p.index
             old, near, far = before.applied[at], low[at], high[at]
             stay_open = (near <= old) & (old <= far)
@@ -105,6 +116,8 @@ class Preferences:
                 stay = p.stays.bound(before.memory, before.applied) & stay_open
                 low[at], high[at] = np.where(stay, old, near), np.where(stay, old, far)
             elif isinstance(p.constraint, DeadbandConstraint):
+                if resting is not None:
+                    stay_open &= resting[at]
                 deadbands.append((at, p.constraint.width, stay_open))
             else:
                 least_, most = p.ends(before)
@@ -115,6 +128,32 @@ class Preferences:
             small = np.abs(sent[at] - before.applied[at]) < width
             sent[at] = np.where(small & stay_open, before.applied[at], sent[at])
         return sent, low, high
+
+    def narrowed(self, low: Floats, high: Floats, before: Before) -> tuple[tuple[Floats, Floats], ...]:
+        """The reach ``[n]`` left by all soft limits on continuous commands, by all but the least important, and so on.
+
+        Deadbands leave no range, and are not among them.
+        """
+        found: list[tuple[Floats, Floats]] = []
+        for k in range(1, len(self._continuous) + 1):
+            if isinstance(self._continuous[k - 1].constraint, DeadbandConstraint):
+                continue
+            _, least_, most = self._within(self._continuous[:k], before.applied, low, high, before)
+            found.append((least_, most))
+        return tuple(reversed(found))
+
+    def restless(self, u: Floats, low: Floats, high: Floats, before: Before) -> Indices:
+        """Commands of ``u`` ``[n]`` with a change inside a deadband that could as well stay where they are, by all soft
+        limits that are kept longer than the deadband."""
+        found = np.zeros(len(u), dtype=bool)
+        for k, p in enumerate(self._continuous):
+            if isinstance(p.constraint, DeadbandConstraint):
+                _, least_, most = self._within(self._continuous[:k], u, low, high, before)
+                at, old = p.index, before.applied[p.index]
+                change = np.abs(u[at] - old)
+                small = (change > 0.0) & (change < p.constraint.width)
+                found[at] |= small & (least_[at] <= old) & (old <= most[at])
+        return np.flatnonzero(found)
 
     def discrete(self, mask: Mask, table: LevelTable, before: Before) -> Mask:
         """Of the open levels ``[m, L]`` those that keep what can be kept."""

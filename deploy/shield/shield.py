@@ -204,7 +204,7 @@ class Shield:
         """The state when a write may or may not have arrived.
 
         The plant obeys either the commands of ``before`` or those just sent; repeating the former is within the rate
-        of both, so no change is allowed until a write is confirmed.
+        of both, so commands with a rate do not change until a write is confirmed.
         """
         return replace(self.unsent(before, after), confirmed=False)
 

@@ -12,8 +12,8 @@ from twinloop.training.benchmarks.shield_properties.invariants import INVARIANTS
 from twinloop.training.benchmarks.shield_properties.random_sites import N_SITES, random_declaration
 
 N_EXAMPLES = 200
-OPEN = {"idempotent": "a hard sum pushes a command out of its soft range although another has room"}
-"""Defects that the properties have found and that are being mended."""
+OPEN = {"idempotent": "once in some 3,000 examples what gave way to others is asked of them anew, one time more"}
+"""Defects that the properties have found and that are not mended."""
 
 
 def _param(name: str) -> Any:
