@@ -38,6 +38,8 @@ Measured = Mapping[str, Floats]
 Steer = Callable[[dict[str, Floats], Measured], None]
 
 FARM_ROWS, FARM_COLUMNS, SPACING_M = 5, 8, 630.0
+SEEN_M = 500.0
+"""Farther than a cart of the yard gets in an episode: where a position can't be told, no distance is promised."""
 TURNS_BACK_M = 30.0
 """Carts farther than this from the middle are proposed to come back, or they would leave what is measured."""
 
@@ -138,7 +140,7 @@ class Yard:
     parameters: tuple[Parameter, ...] = ()
 
     def __init__(self, n_replicas: int) -> None:
-        self.declaration, self.n_replicas = yard(), n_replicas
+        self.declaration, self.n_replicas = yard(SEEN_M), n_replicas
         self.present: dict[str, Bools] = {}
         sizes = {g.name: g.n_assets for g in self.declaration.nameplate.groups}
         self._temperature = np.zeros((n_replicas, sizes[OVEN]))

@@ -70,8 +70,11 @@ def temperature_margin(measured: Floats) -> BarrierTerms:
     return BarrierTerms(TOO_HOT_DEGC - t, drift, control)
 
 
-def yard() -> Declaration:
-    """Pumps with levels, ovens that heat or cool, carts that keep their distance: all kinds but the look-ahead."""
+def yard(seen_m: float = 50.0) -> Declaration:
+    """Pumps with levels, ovens that heat or cool, carts that keep their distance: all kinds but the look-ahead.
+
+    ``seen_m``: how far out a cart's position can be told; beyond that it is lost, and no distance can be kept to it.
+    """
     pumps = Group(
         PUMP,
         ("P1", "P2", "P3"),
@@ -90,7 +93,7 @@ def yard() -> Declaration:
     carts = Group(
         CART,
         ("C1", "C2", "C3"),
-        measured=(Signal("x_m", "m", -50.0, 50.0), Signal("y_m", "m", -50.0, 50.0)),
+        measured=(Signal("x_m", "m", -seen_m, seen_m), Signal("y_m", "m", -seen_m, seen_m)),
         commanded=(
             Signal("vx_mps", "m/s", -1.0, 1.0, rate_limit_per_s=2.0),
             Signal("vy_mps", "m/s", -1.0, 1.0, rate_limit_per_s=2.0),
