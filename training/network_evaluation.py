@@ -73,7 +73,8 @@ class _Actor:
         self._network, self._encoder = network, encoder
         self._kept: dict[str, Any] = {}
         self._memory: np.ndarray[Any, Any] | None = None
-        self.features = self.present = np.empty(0)
+        self.features: NDArray[Any] = np.empty(0)
+        self.present: NDArray[np.bool_] = np.empty(0, np.bool_)
 
     def restart(self, readings: Readings, rows: np.ndarray[Any, Any]) -> None:
         """Forget what was seen in ``rows`` ``[B]``."""

@@ -171,8 +171,8 @@ def play(stage: Play, make: Make, *, shielded: bool) -> dict[str, float]:
                 change.append(float(made.change[GROUP].mean()))
             measured = {GROUP: readings.measured[GROUP].numpy()}
             broken = _broken(margins, Moment({GROUP: applied}, {GROUP: executed}, measured, twin.dt_s))
-            hard.append(np.mean(np.any([b for name, b in broken.items() if ranks[name] is None], axis=0)))
-            soft.append(np.mean(np.any([b for name, b in broken.items() if ranks[name] is not None], axis=0)))
+            hard.append(_share([b for name, b in broken.items() if ranks[name] is None]))
+            soft.append(_share([b for name, b in broken.items() if ranks[name] is not None]))
             power.append(float(readings.hidden[GROUP][..., _TRUE_POWER].sum(-1).mean()))
             applied = executed
     found = {"power_kw": power, "hard_broken": hard, "soft_broken": soft}
@@ -183,12 +183,17 @@ def play(stage: Play, make: Make, *, shielded: bool) -> dict[str, float]:
     return figures
 
 
+def _share(broken: list[NDArray[np.bool_]]) -> float:
+    """The share of replicas in which any of these constraints, ``[B]`` each, is broken."""
+    return float(np.any(np.array(broken, dtype=np.bool_), axis=0).mean()) if broken else 0.0
+
+
 def _broken(margins: Margins, moment: Moment) -> dict[str, NDArray[np.bool_]]:
     """By constraint, ``[B]``: whether any asset, or all together, broke it."""
     found: dict[str, NDArray[np.bool_]] = {}
     for name, violation in margins.violations(moment).items():
         over = np.asarray(violation) > _BROKEN_PU * margins.scale(name)
-        found[name] = over if over.ndim == 1 else over.any(axis=-1)
+        found[name] = np.atleast_1d(over if over.ndim == 1 else over.any(axis=-1))
     return found
 
 
