@@ -80,7 +80,7 @@ def test_the_loop_closes_stops_and_goes_on(
         assert main(small("--out", str(folder))) == command.INTERRUPTED
     assert f"twinloop demo --resume --out {folder}" in capsys.readouterr().out.replace("\n", "")
     trained = load_artifact(folder / "train" / "artifact")
-    assert set(trained.about["report"]) == {"last_iteration", "twin"}
+    assert set(trained.about["report"]) == {"last_iteration", "twin", "twin_shielded"}
 
     assert main(["demo", "--resume", "--out", str(folder)]) == 0
     kept = load_artifact(folder / "train" / "artifact")
