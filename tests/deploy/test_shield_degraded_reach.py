@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from twinloop.deploy.shield import Mode, Shield
+from twinloop.deploy.shield import Code, Mode, Shield
 from twinloop.deploy.shield.causes import Cause
 from twinloop.deploy.shield.orders import Orders
 from twinloop.envs.constraint import SeparationConstraint, declare
@@ -50,3 +50,5 @@ def test_a_degraded_asset_brakes_as_hard_as_it_can_for_a_hard_constraint(from_pe
         x_m = x_m + decision.commands["cart"][:, 0] * PERIOD_S
         assert decision.commands["cart"][1, 0] == 0.0
         assert x_m[1] - x_m[0] >= GAP_M - 1e-9
+        # At half the rates the row is passed for a period, and only the fallback that follows keeps the distance.
+        assert not {r.code for r in decision.reasons} & {Code.CONSTRAINT_UNREACHABLE, Code.CONSTRAINT_INFEASIBLE}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from twinloop.training.benchmarks.shield_properties import search
@@ -12,16 +10,9 @@ from twinloop.training.benchmarks.shield_properties.invariants import INVARIANTS
 from twinloop.training.benchmarks.shield_properties.random_sites import N_SITES, random_declaration
 
 N_EXAMPLES = 200
-OPEN = {"idempotent": "once in some 3,000 examples what gave way to others is asked of them anew, one time more"}
-"""Defects that the properties have found and that are not mended."""
 
 
-def _param(name: str) -> Any:
-    marks = (pytest.mark.xfail(reason=OPEN[name], strict=False),) if name in OPEN else ()
-    return pytest.param(name, id=name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [_param(name) for name in INVARIANTS])
+@pytest.mark.parametrize("name", INVARIANTS)
 def test_an_invariant_holds_for_whatever_is_asked(name: str) -> None:
     tried, found = search(INVARIANTS[name], N_EXAMPLES)
     assert found == ""
