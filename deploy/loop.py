@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..envs.errors import JournalError
 from ..envs.plant import Arrays, Telemetry
+from .cycle_clock import CycleClock
 from .decider import Decided, Decider, PolicyState, Question, Ticket
 from .leash import Leash
 from .plant_link import PlantLink
@@ -43,7 +44,7 @@ class Period:
     """What ``on_period`` is told: the period's number from 1, what was decided on, and the counts so far.
 
     ``accepted`` is None where the plant did not answer or was not asked; ``handing_back`` marks the walk to neutral at
-    the end, which the counts leave out.
+    the end, which the counts leave out. ``cycle`` has the timing of all periods before this one.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Period:
     latency_ms: float
     tally: Tally
     handing_back: bool = False
+    cycle: CycleClock = field(default_factory=CycleClock)
 
 
 class Loop:
@@ -65,6 +67,7 @@ class Loop:
         self._nameplate, settings = runtime.plant.nameplate, runtime.settings
         self._wall_period_s = runtime.wall_period_s or self._nameplate.period_s
         self._budget_s = min(settings.decision_pu * self._wall_period_s, settings.decision_max_s)
+        self._cycle = CycleClock(runtime.wall_period_s)
         self._link = PlantLink(runtime.plant)
         self._decider = Decider(
             runtime.policy,
@@ -130,6 +133,7 @@ class Loop:
 
     def _period(self, *, handing_back: bool = False) -> Ending | None:
         """One period; returns how the run ends, or None to go on."""
+        self._cycle.begin()
         if self._heartbeat is not None:
             self._heartbeat.beat(self._stand_in.standby)
         asked_s, self._is_commanding = time.perf_counter(), False
@@ -165,6 +169,7 @@ class Loop:
             if not question.ticket.give_up() and self._outcome is question.previous:
                 self._outcome = _THROWN_AWAY
             raise
+        self._cycle.end()
         self._link.advance(in_control=self._is_commanding)
         self._link.finish_period(self._settings.retry_wait_s)
         if self._rows_lost >= self._settings.max_journal_failures:
@@ -278,7 +283,14 @@ class Loop:
         if self._on_period is None:
             return
         period = Period(
-            question.number, question.telemetry, decision, accepted, latency_ms, self._tally, question.handing_back
+            question.number,
+            question.telemetry,
+            decision,
+            accepted,
+            latency_ms,
+            self._tally,
+            question.handing_back,
+            self._cycle,
         )
         try:
             self._on_period(period)

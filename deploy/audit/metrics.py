@@ -7,10 +7,9 @@ nothing. All that costs time, percentiles and the journal's rows, is worked out 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import sqlite3
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..cycle_clock import CycleClock, steal_s
 from ..shield import Mode
 
 if TYPE_CHECKING:
@@ -28,25 +28,23 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 10_000
-_QUANTILES = (0.5, 0.99, 0.999)
 LOCALHOST = "127.0.0.1"
 
 
 class LoopMetrics:
-    """What a run's periods were like; of latencies and intervals the last 10,000.
+    """What a run's periods were like; of latencies the last 10,000, of cycles and their jitter all.
 
-    ``period_s``: how long a period lasts on the wall; None for a plant that is stepped as fast as it goes, which has no
-    jitter. ``journal``: the file whose rows are counted at each scrape.
+    ``journal``: the file whose rows are counted at each scrape.
     """
 
-    def __init__(self, period_s: float | None = None, journal: Path | None = None) -> None:
-        self._period_s, self._journal = period_s, journal
+    def __init__(self, journal: Path | None = None) -> None:
+        self._journal = journal
         self._turn = threading.Lock()
-        self._cycle_s, self._jitter_s = np.full(_KEPT, np.nan), np.full(_KEPT, np.nan)
+        self._latency_s = np.full(_KEPT, np.nan)
+        self._cycle = CycleClock()
         self._periods = self._missed = self._readings_lost = self._writes_unanswered = 0
         self._interventions: Counter[str] = Counter()
         self._modes: Counter[str] = Counter()
-        self._last_s: float | None = None
         self.failures = 0
         """Periods that could not be counted, which is a fault of this class and never ends a run."""
 
@@ -54,16 +52,14 @@ class LoopMetrics:
         """Count one period. Never raises."""
         try:
             with self._turn:
-                self._count(period, time.perf_counter())
+                self._count(period)
         except Exception:  # noqa: BLE001 - a figure that is missing must not end the control of a plant
             self.failures += 1
 
-    def _count(self, period: Period, now_s: float) -> None:
+    def _count(self, period: Period) -> None:
         place, decision = self._periods % _KEPT, period.decision
-        self._cycle_s[place] = period.latency_ms / 1e3
-        if self._period_s is not None and self._last_s is not None:
-            self._jitter_s[place] = abs(now_s - self._last_s - self._period_s)
-        self._last_s = now_s
+        self._latency_s[place] = period.latency_ms / 1e3
+        self._cycle = period.cycle
         self._periods += 1
         codes = Counter(reason.code.value for reason in decision.reasons)
         self._missed += "deadline_missed" in codes
@@ -78,25 +74,38 @@ class LoopMetrics:
         from prometheus_client.core import GaugeMetricFamily as Gauge
 
         with self._turn:
-            cycle_s, jitter_s = self._cycle_s.copy(), self._jitter_s.copy()
+            latency_s, cycle = self._latency_s.copy(), self._cycle.figures()
             modes, interventions = dict(self._modes), dict(self._interventions)
             counts = {
                 "periods": (self._periods, "control periods"),
                 "missed_periods": (self._missed, "periods without a decision in time"),
+                "cycle_misses": (cycle.misses, "periods of the wall without a cycle, or with one that ended too late"),
+                "slow_cycles": (cycle.slow, "cycles that took over half a period"),
+                "slow_cycle_steal_seconds": (cycle.steal_s, "time that the hypervisor gave to others in slow cycles"),
                 "readings_lost": (self._readings_lost, "periods in which the plant gave no reading"),
                 "writes_unanswered": (self._writes_unanswered, "writes to which the plant gave no answer"),
                 "metrics_failures": (self.failures, "periods that could not be counted here"),
             }
         for name, (value, words) in counts.items():
             yield Count(f"twinloop_{name}", words, value=value)
-        for name, numbers, words in (
-            ("cycle", cycle_s, "seconds from a reading to its decision in the journal, of the last periods"),
-            ("jitter", jitter_s, "seconds by which the time between two writes differs from the period"),
+        known = latency_s[np.isfinite(latency_s)]
+        latencies = np.quantile(known, (0.5, 0.99, 0.999)) if len(known) else (math.nan,) * 3
+        for name, (p50, p99, p999), longest, words in (
+            ("decision", 1e3 * np.asarray(latencies), None, "from a reading to its decision in the journal, the last"),
+            ("cycle", (cycle.p50_ms, cycle.p99_ms, cycle.p999_ms), cycle.max_ms, "all the work of a period"),
+            (
+                "jitter",
+                (cycle.jitter_p50_ms, cycle.jitter_p99_ms, cycle.jitter_p999_ms),
+                cycle.jitter_max_ms,
+                "by which the time between two periods' starts differs from the period",
+            ),
         ):
-            known = numbers[np.isfinite(numbers)]
-            family = Gauge(f"twinloop_{name}_seconds", words, labels=["quantile"])
-            for quantile, value in zip(_QUANTILES, np.quantile(known, _QUANTILES) if len(known) else (), strict=False):
-                family.add_metric([str(quantile)], float(value))
+            family = Gauge(
+                f"twinloop_{name}_seconds", f"seconds {words}; quantile 1 is the longest", labels=["quantile"]
+            )
+            for quantile, value_ms in (("0.5", p50), ("0.99", p99), ("0.999", p999), ("1", longest)):
+                if value_ms is not None and math.isfinite(value_ms):
+                    family.add_metric([quantile], float(value_ms) / 1e3)
             yield family
         by_code = Count("twinloop_interventions", "changes that the shield made, by code", labels=["code"])
         for code, n in sorted(interventions.items()):
@@ -113,9 +122,9 @@ class LoopMetrics:
         from prometheus_client.core import CounterMetricFamily as Count
         from prometheus_client.core import GaugeMetricFamily as Gauge
 
-        steal_s = _steal_s()
-        if steal_s is not None:
-            yield Count("twinloop_cpu_steal_seconds", "time that the hypervisor gave to others", value=steal_s)
+        stolen_s = steal_s()
+        if stolen_s is not None:
+            yield Count("twinloop_cpu_steal_seconds", "time that the hypervisor gave to others", value=stolen_s)
         if self._journal is None:
             return
         rows = _rows(self._journal)
@@ -150,9 +159,7 @@ def serve(metrics: LoopMetrics, port: int) -> Callable[[], None]:
 
 
 @contextmanager
-def served(
-    port: int | None, period_s: float | None, journal: Path, also: Callable[[Period], None]
-) -> Iterator[Callable[[Period], None]]:
+def served(port: int | None, journal: Path, also: Callable[[Period], None]) -> Iterator[Callable[[Period], None]]:
     """Inside, metrics are answered at ``port``; gives what to tell each period to, which tells ``also``.
 
     With None for a port there are no metrics, and prometheus-client need not be there.
@@ -160,7 +167,7 @@ def served(
     if port is None:
         yield also
         return
-    metrics = LoopMetrics(period_s, journal)
+    metrics = LoopMetrics(journal)
     end = serve(metrics, port)
 
     def show(period: Period) -> None:
@@ -181,12 +188,3 @@ def _rows(journal: Path) -> int | None:
     except sqlite3.Error:
         return None
     return int(found or 0)
-
-
-def _steal_s() -> float | None:
-    """Stolen CPU seconds of all cores since boot, from Linux's ``/proc/stat``."""
-    try:
-        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
-        return float(words[8]) / float(os.sysconf("SC_CLK_TCK"))
-    except (OSError, IndexError, ValueError):
-        return None

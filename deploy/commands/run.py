@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
             stop_on_signal(desk.stop),
             stop_on_key(desk.stop) as has_key,
             RunDisplay(console, arguments.periods) as display,
-            served(arguments.metrics, wall_period_s, path, display.show) as show,
+            served(arguments.metrics, path, display.show) as show,
         ):
             console.print(
                 f"mode {arguments.mode}; emergency stop: {'the key s or space, or ' if has_key else ''}"

@@ -83,10 +83,12 @@ def run_pumps(
     first_period: int = 0,
     steady: bool = False,
     on_period: Callable[[Period], None] | None = None,
+    wall_period_s: float | None = None,
 ) -> RunSummary:
-    """One run, whose rows are added to the journal at ``path``."""
+    """One run, whose rows are added to the journal at ``path``. The pumps are stepped, whatever ``wall_period_s``."""
     settings = RuntimeSettings(retry_wait_s=0.0, hand_back_periods=0)
     with Journal(path) as journal:
         journal._open().execute("PRAGMA synchronous=OFF")  # the disk's speed is not what is tested
-        plant = Pumps(first_period, steady)
-        return Runtime(plant, RandomPolicy(PUMPS), Shield(declare(PUMPS)), journal, settings).run(n_periods, on_period)
+        plant, policy, shield = Pumps(first_period, steady), RandomPolicy(PUMPS), Shield(declare(PUMPS))
+        runtime = Runtime(plant, policy, shield, journal, settings, wall_period_s=wall_period_s)
+        return runtime.run(n_periods, on_period)

@@ -36,10 +36,10 @@ def scraped(port: int) -> Figures:
 
 def test_a_scrape_tells_what_the_summary_and_the_journal_do(tmp_path: Path) -> None:
     path, port, found = tmp_path / "j.sqlite", free_port(), Figures()
-    metrics = LoopMetrics(0.001, path)
+    metrics = LoopMetrics(path)
     end = serve(metrics, port)
     try:
-        summary = run_pumps(path, 60, on_period=metrics.show)
+        summary = run_pumps(path, 60, on_period=metrics.show, wall_period_s=60.0)
         found = scraped(port)
     finally:
         end()
@@ -53,11 +53,15 @@ def test_a_scrape_tells_what_the_summary_and_the_journal_do(tmp_path: Path) -> N
     codes = {code: n for (name, code), n in found.items() if name == "twinloop_interventions_total"}
     assert codes == summary.interventions
     assert found["twinloop_assets", "autonomous"] + found["twinloop_assets", "backup"] == 4
-    cycle = [found["twinloop_cycle_seconds", q] for q in ("0.5", "0.99", "0.999")]
+    decision = [found["twinloop_decision_seconds", q] for q in ("0.5", "0.99", "0.999")]
+    assert decision == sorted(decision)
+    assert decision[0] == pytest.approx(summary.latency_p50_ms / 1e3)
+    assert decision[1] == pytest.approx(summary.latency_p99_ms / 1e3)
+    cycle = [found["twinloop_cycle_seconds", q] for q in ("0.5", "0.99", "0.999", "1")]
     assert cycle == sorted(cycle)
-    assert cycle[0] == pytest.approx(summary.latency_p50_ms / 1e3)
-    assert cycle[1] == pytest.approx(summary.latency_p99_ms / 1e3)
-    assert found["twinloop_jitter_seconds", "0.5"] > 0.0
+    assert cycle[0] > decision[0]  # it has the reading and the write too
+    assert found["twinloop_jitter_seconds", "1"] == pytest.approx(60.0, rel=0.05)  # stepped far faster than a period
+    assert found["twinloop_cycle_misses_total", ""] == 0
     assert found["twinloop_metrics_failures_total", ""] == 0
     assert found["process_resident_memory_bytes", ""] > 1e6
     assert found["twinloop_cpu_steal_seconds_total", ""] >= 0.0
@@ -66,7 +70,7 @@ def test_a_scrape_tells_what_the_summary_and_the_journal_do(tmp_path: Path) -> N
 def test_a_display_is_told_of_each_period_with_metrics_and_without(tmp_path: Path) -> None:
     path, port, seen = tmp_path / "j.sqlite", free_port(), list[int]()
     for number in (port, None):
-        with served(number, None, path, lambda period: seen.append(period.number)) as show:
+        with served(number, path, lambda period: seen.append(period.number)) as show:
             run_pumps(path, 3, on_period=show)
             if number is not None:
                 found = scraped(port)
@@ -129,7 +133,7 @@ def test_only_this_machine_is_answered() -> None:
 
 
 def test_a_journal_that_is_gone_is_said_and_not_raised(tmp_path: Path) -> None:
-    metrics = LoopMetrics(journal=tmp_path / "none.sqlite")
+    metrics = LoopMetrics(tmp_path / "none.sqlite")
     values = {s.name: s.value for family in metrics.collect() for s in family.samples}
     assert values["twinloop_journal_readable"] == 0
     assert "twinloop_journal_rows" not in values
@@ -137,7 +141,7 @@ def test_a_journal_that_is_gone_is_said_and_not_raised(tmp_path: Path) -> None:
 
 
 def test_a_period_costs_microseconds_while_scrapes_come_as_fast_as_they_can(tmp_path: Path) -> None:
-    metrics, seen = LoopMetrics(1.0), list[Period]()
+    metrics, seen = LoopMetrics(), list[Period]()
     run_pumps(tmp_path / "j.sqlite", 1, on_period=seen.append)
     over = threading.Event()
 
