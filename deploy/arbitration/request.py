@@ -16,7 +16,11 @@ from ..shield import Mode, ShieldState
 @dataclass(frozen=True)
 class Request:
     """``values[g]``: ``[N, A]`` in physical units, NaN where nothing is asked; stands in ``slot`` of
-    :class:`~.priority_array.Slot` for ``lasts_s`` unless renewed. ``who``: a person, or a proposal's id."""
+    :class:`~.priority_array.Slot`. ``who``: a person, or a proposal's id.
+
+    It is asked for anew each period, and what is no longer asked for is released. ``lasts_s``, by a monotonic clock, is
+    how long it stands should the requester itself fail to answer; a few periods are right.
+    """
 
     slot: int
     values: Arrays
@@ -27,7 +31,8 @@ class Request:
 @dataclass(frozen=True)
 class Circumstances:
     """What a :class:`Requester` may look at. ``values[g]``: guarded measurements ``[N, O]``; ``trusted[g]``: ``[N]``;
-    ``number``: the period's; ``now_s``: the plant's time; ``mode``: by agent, as of the period before."""
+    ``number``: the period's; ``now_s``: the plant's time; ``mode``: by agent, as of the period before; ``state``: the
+    shield's, whose ``applied`` is what the plant obeys."""
 
     number: int
     now_s: float
@@ -38,6 +43,10 @@ class Circumstances:
 
 
 class Requester(Protocol):
-    """Asked once a period, within the decision's budget; must neither block nor change anything but itself."""
+    """Asked once a period, within the decision's budget; must neither block nor change anything but itself.
+
+    A decision that comes too late is thrown away with what was asked for it. Values that are infinite or of a wrong
+    shape, and other slots than the requester's own, are refused and told of in the log.
+    """
 
     def requests(self, seen: Circumstances) -> Sequence[Request]: ...
