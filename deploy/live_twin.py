@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from ..envs.errors import ContractError
 from ..envs.estimation.settings import FilterSettings
 from ..envs.plant import Arrays, Quality, Telemetry
-from .twin_gate import GateVerdict, TwinGate
+from .twin_gate import GateVerdict, TwinGate, closed_by
 
 if TYPE_CHECKING:
     from ..envs.estimation.mixable import Mixable
     from ..envs.estimation.tracker import Assimilated, Spread
+    from ..envs.registry import Site
+    from ..envs.twin import Readings, Twin
 
 Floats = NDArray[np.float64]
 State = dict[str, NDArray[Any]]
@@ -114,6 +117,8 @@ class LiveTwin:
 
         self.settings = settings
         self.time_s = 0.0
+        self.objection = ""
+        """What else keeps the gate closed, in words, such as being behind the plant; who feeds the twin knows it."""
         self._nameplate = twin.nameplate
         self._filter = EnsembleFilter(twin, settings)
         self._gate = TwinGate(settings)
@@ -123,9 +128,14 @@ class LiveTwin:
         told = f"{plate.hash} {twin.n_replicas} {twin.dtype} {settings.model_dump_json()}"
         self._digest = hashlib.sha256(told.encode()).hexdigest()
 
-    def start(self, time_s: float, widening: float = 1.0) -> None:
-        """Draw the members from the prior, at the plant's time; ``widening``: how much wider than the settings say."""
-        self._filter.start(widening)
+    def start(self, time_s: float, widening: float = 1.0, telemetry: Telemetry | None = None) -> None:
+        """Draw the members from the prior, at the plant's time; ``widening``: how much wider than the settings say.
+
+        A twin that can be anchored begins near what ``telemetry``, a reading of that time, says of signals that count.
+        """
+        known = self._believable(telemetry)[0] if telemetry is not None else {}
+        told = {name: np.where(self._named[name], values, np.nan) for name, values in known.items()}
+        self._filter.start(widening, _tensors(told) if told else None)
         self._gate.forget()
         self._past.clear()
         self.time_s = float(time_s)
@@ -185,9 +195,23 @@ class LiveTwin:
             self._filter.restore(kept)
         return found
 
+    @contextmanager
+    def replicas(self) -> Iterator[tuple[Twin, Readings]]:
+        """The members' own twin and what they read now, to step as one likes; afterwards all is as it was before.
+
+        Their parameters stay as they are, where :meth:`forecast` lets them walk on.
+        """
+        from ..envs.estimation.mixable import present_readings
+
+        kept = self._filter.snapshot()
+        try:
+            yield self._filter.twin, present_readings(self._filter.twin)
+        finally:
+            self._filter.restore(kept)
+
     def verdict(self) -> GateVerdict:
         """Whether a proposal may be made from this twin, and the drift alarm."""
-        return self._gate.verdict()
+        return closed_by(self._gate.verdict(), self.objection)
 
     def parameters(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation of each estimated parameter."""
@@ -206,7 +230,7 @@ class LiveTwin:
             )
         stood, before = self.snapshot(), self.parameters()
         try:
-            self.start(stretch[0].time_s - self._filter.twin.dt_s, widening)
+            self.start(stretch[0].time_s - self._filter.twin.dt_s, widening, stretch[0].telemetry)
             for time_s, accepted, telemetry in stretch:
                 self.advance(accepted, time_s)
                 self.assimilate(telemetry)
@@ -242,23 +266,33 @@ class LiveTwin:
                 observed = {name: value.copy() for name, value in observed.items()}
                 self._past.append(_Period(state, accepted, observed, bool(snapshot[f"past{k}/analysed"])))
 
-    def save(self, path: Path) -> None:
-        """Write the state to a file (``.npz``) at once or not at all."""
-        beside = path.with_name(path.name + ".part")
+    def save(self, path: Path, note: str = "", *, durable: bool = True) -> None:
+        """Write the state and a ``note`` to a file (``.npz``) at once or not at all; ``durable``: to the disk."""
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         with beside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **self.snapshot())
-            file.flush()
-            os.fsync(file.fileno())
+            np.savez(file, allow_pickle=False, note=np.array(note), **self.snapshot())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
 
-    def load(self, path: Path) -> None:
-        """Read what :meth:`save` wrote; raises :class:`ContractError` if it does not fit, or is none."""
+    def load(self, path: Path) -> str:
+        """Read what :meth:`save` wrote and return its note; raises :class:`ContractError` if it does not fit, or is
+        none, and then changes nothing."""
+        stood = self.snapshot()
         try:
             with np.load(path, allow_pickle=False) as file:
                 snapshot = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError) as error:
-            raise ContractError(f"{path}: no state of a live twin ({error}); start anew") from error
-        self.restore(snapshot)
+            note = str(snapshot.pop("note", ""))
+            self.restore(snapshot)
+        except ContractError:
+            raise
+        except Exception as error:  # of a damaged file anything may come, from its zip up to its tensors
+            self.restore(stood)
+            raise ContractError(
+                f"{path}: no state of a live twin ({type(error).__name__}: {error}); start anew"
+            ) from error
+        return note
 
     def _state(self) -> State:
         tensors = {name: value.cpu().numpy().copy() for name, value in self._filter.snapshot().items()}
@@ -308,21 +342,31 @@ class LiveTwin:
         """Usable values by age in periods, NaN elsewhere, and how many that count were refused."""
         found: dict[int, dict[str, Floats]] = {}
         refused = 0
+        believable, measured_at = self._believable(telemetry)
         for group in self._nameplate.groups:
-            shape = (group.n_assets, len(group.measured))
-            values, times = (_table(t, group.name, shape) for t in (telemetry.values, telemetry.source_time_s))
-            quality = _table(telemetry.quality, group.name, shape)
-            good = (quality == Quality.GOOD) & np.isfinite(values) & np.isfinite(times)
-            good &= (values >= group.lower("measured")) & (values <= group.upper("measured"))
+            values, times = believable[group.name], measured_at[group.name]
+            good = ~np.isnan(values)
             if believed is not None and group.name in believed:
                 good &= np.asarray(believed[group.name], dtype=np.bool_)[:, None]
-            age = np.full(shape, -1.0)
+            age = np.full(values.shape, -1.0)
             age[good] = np.round((self.time_s - times[good]) / self._filter.twin.dt_s)
             usable = good & (age >= 0) & (age < len(self._past))
             refused += int((~usable & self._named[group.name]).sum())
             for k in np.unique(age[usable]).astype(int).tolist():
                 found.setdefault(k, {})[group.name] = np.where(usable & (age == k), values, np.nan)
         return found, refused
+
+    def _believable(self, telemetry: Telemetry) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Values of good quality, finite and in range, NaN elsewhere, and when they were measured."""
+        found, measured_at = {}, {}
+        for group in self._nameplate.groups:
+            shape = (group.n_assets, len(group.measured))
+            values, times = (_table(t, group.name, shape) for t in (telemetry.values, telemetry.source_time_s))
+            quality = _table(telemetry.quality, group.name, shape)
+            good = (quality == Quality.GOOD) & np.isfinite(values) & np.isfinite(times)
+            good &= (values >= group.lower("measured")) & (values <= group.upper("measured"))
+            found[group.name], measured_at[group.name] = np.where(good, values, np.nan), times
+        return found, measured_at
 
     def _commands(self, accepted: Arrays) -> dict[str, Floats]:
         found = {}
@@ -337,6 +381,13 @@ class LiveTwin:
                 )
             found[group.name] = given
         return found
+
+
+def make_live_twin(site: Site, config: Any, n_members: int, settings: LiveTwinSettings) -> LiveTwin:
+    """The live twin of a site, with members of ``config`` in double precision on the CPU."""
+    import torch
+
+    return LiveTwin(cast("Mixable", site.twin(config, n_members, "cpu", torch.float64)), settings)
 
 
 def _prediction(time_s: float, spread: Spread) -> Prediction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from ..envs.estimation.consistency import Band, Consistency
 if TYPE_CHECKING:
     from ..envs.estimation.tracker import Assimilated
     from .live_twin import LiveTwinSettings
+
+
+_NONE = "no proposal may be made"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,14 @@ class GateVerdict:
     nis: float
     coverage: float
     n: int
+
+
+def closed_by(verdict: GateVerdict, objection: str) -> GateVerdict:
+    """The verdict where something else stands against a proposal too, said in words; unchanged where nothing does."""
+    if not objection:
+        return verdict
+    why = f"{verdict.why}; {objection}" if verdict.why else f"{_NONE}: {objection}"
+    return replace(verdict, open=False, why=why)
 
 
 class TwinGate:
@@ -73,7 +84,7 @@ class TwinGate:
                 "it, or a sensor has; recalibrate"
             )
             faults.append("drift alarm")
-        why = f"no proposal may be made: {'; '.join(faults)}" if faults else ""
+        why = f"{_NONE}: {'; '.join(faults)}" if faults else ""
         return GateVerdict(not faults, why, alarm, told.nis, told.coverage, told.n)
 
     def memory(self) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
     site:   {kind: wind_farm, name: ablaincourt, ...}     what the site's configuration model takes
     plant:  {kind: floris, series: day, ...}              what the site's plant configuration model takes
+    live_twin: {members: 64, ...}                         optional: how it is tracked, see docs/live_twin.md
 
 Reading one imports no simulator.
 """
@@ -24,6 +25,7 @@ class PlantFile(Strict):
 
     site: dict[str, Any]
     plant: dict[str, Any] = Field(default_factory=dict)
+    live_twin: dict[str, Any] = Field(default_factory=dict, description="read by `twinloop twin` alone")
 
 
 def load_plant_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Site, BaseModel, BaseModel]:

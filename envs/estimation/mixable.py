@@ -34,6 +34,17 @@ class Following(Protocol):
     def follow(self, measured: Tensors) -> None: ...
 
 
+@runtime_checkable
+class Anchored(Protocol):
+    """A twin that begins near what a plant tells, where its configuration allows anything: a filter is linear, and a
+    compass seen from everywhere at once is not.
+
+    ``measured[g]``: ``[N, O]``, NaN where nothing is known. Holds for the resets that follow.
+    """
+
+    def anchor(self, measured: Tensors) -> None: ...
+
+
 def mixed(members: Tensor, transform: Tensor) -> Tensor:
     """``members`` ``[..., B]`` after ``transform`` ``[B, B]`` whose rows sum to one.
 

@@ -17,7 +17,7 @@ from ..nameplate import Nameplate
 from ..twin import Parameter, Tensors
 from . import ensemble
 from .consistency import covered
-from .mixable import Following, Mixable, present_readings
+from .mixable import Anchored, Following, Mixable, present_readings
 from .settings import FilterSettings
 
 Tensor = torch.Tensor
@@ -64,8 +64,13 @@ class EnsembleFilter:
         self._first = twin.parameters()
         self._measured: dict[str, Tensor] = {}
 
-    def start(self, widening: float = 1.0) -> None:
-        """Members drawn from the prior: the twin's own episodes, and parameters ``widening`` times as far apart."""
+    def start(self, widening: float = 1.0, observed: Mapping[str, Tensor] | None = None) -> None:
+        """Members drawn from the prior: the twin's own episodes, and parameters ``widening`` times as far apart.
+
+        ``observed``, as :meth:`assimilate` takes it: what a twin that can be :class:`~.mixable.Anchored` begins near.
+        """
+        if observed is not None and isinstance(self.twin, Anchored):
+            self.twin.anchor(observed)
         draws = self._normal(_PRIOR_STREAM, max(1, len(self._specs)), step=0)
         for k, spec in enumerate(self._specs):
             prior = self.settings.parameters[spec.name]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..constraint import Constraint, SafeState
     from ..encoder import Encoder
+    from ..estimation.site import TwinPlan
     from ..plant import Plant
     from ..task import Task
     from ..twin import Twin
@@ -66,6 +67,11 @@ class WindFarmSite:
         from .plant import FlorisPlant
 
         return FlorisPlant(config, plant_config)
+
+    def live_twin(self, config: WindFarmConfig, plant_config: FlorisPlantConfig) -> TwinPlan:
+        from .tracking import farm_plan
+
+        return farm_plan(config, plant_config)
 
     def constraints(self, config: WindFarmConfig) -> tuple[Constraint, ...]:
         from .constraints import farm_constraints

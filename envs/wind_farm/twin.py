@@ -15,6 +15,7 @@ import torch
 from ..errors import ContractError
 from ..nameplate import Nameplate
 from ..twin import Parameter, Readings, Tensors
+from .anchoring import anchored
 from .config import RandomLayout, WindFarmConfig
 from .farm import farm_nameplate, fixed_layout, turbine_statics
 from .mixing import ADVECTION_BOUNDS, mix_parameters, mix_state
@@ -47,6 +48,7 @@ class WindFarmTwin:
         self._nameplate = farm_nameplate(config)
         self._physics = FarmPhysics(config, turbines, self._device, dtype, _ring_slots(config, turbines))
         self._statics_of_kind = torch.tensor([turbine_statics(t) for t in turbines], dtype=dtype, device=self._device)
+        self._drawing = self._physics
         self._newest = 0
         full = torch.ones(self._lanes, dtype=dtype, device=self._device)
         self._parameters = {name: full * default for name, (default, _, _) in WAKE_PARAMETERS.items()}
@@ -100,7 +102,7 @@ class WindFarmTwin:
             target = target.to(self._device, torch.int64)
             padded = _repeat_last(seeds.to(self._device, torch.int64), _padded(count))
             parameters = {k: _repeat_last(v[target], _padded(count)) for k, v in self._parameters.items()}
-            fresh = self._physics.fresh(padded, parameters, self._newest)
+            fresh = self._drawing.fresh(padded, parameters, self._newest)
             state = {}
             for name, value in self._state.items():
                 state[name] = value.detach().clone()
@@ -151,6 +153,14 @@ class WindFarmTwin:
         left = self._state["outage_left_s"]
         wanted = torch.where(told < 0.5, math.inf, 0.0).to(left)[:, None]
         self._state["outage_left_s"] = torch.where(told.isnan()[:, None], left, wanted).contiguous()
+
+    def anchor(self, measured: Tensors) -> None:
+        """Draw the episodes to come around the wind that turbines report, ``measured["turbine"]`` ``[N, O]``; without a
+        vane or an anemometer that says anything, from where the configuration has them. The drift begins at none."""
+        inflow = anchored(self._config.inflow, measured[GROUP])
+        config = self._config.model_copy(update={"inflow": inflow})
+        turbines = self._physics.turbines
+        self._drawing = FarmPhysics(config, turbines, self._device, self._dtype, self._physics.slots)
 
     def _readings(self) -> Readings:
         s, b = self._state, self._n_replicas
