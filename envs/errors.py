@@ -9,6 +9,7 @@
     ├── ContractError           an implementation that breaks a twin, plant or policy contract
     ├── NumericalError          a NaN or infinity, with replica, asset and signal
     ├── ArtifactError           a policy artifact that is damaged or does not fit
+    ├── PackageError            a package for the field that is refused: unsigned, changed, of another site, older
     ├── PlantError              a plant that cannot be reached, or refuses
     ├── JournalError            a journal that cannot be written, so that nothing may be sent
     └── RunError                a run folder that cannot be used or resumed
@@ -63,6 +64,10 @@ class NumericalError(TwinloopError):
 
 class ArtifactError(TwinloopError):
     """A policy artifact that is damaged or does not fit the plant."""
+
+
+class PackageError(TwinloopError):
+    """A package for the field that may not be installed here."""
 
 
 class PlantError(TwinloopError):

@@ -46,6 +46,9 @@ COMMANDS = {
     "audit": Command(
         "twinloop.deploy.commands.audit", "check and sign a journal, keep its history, delete what is old", "audit"
     ),
+    "package": Command(
+        "twinloop.deploy.commands.package", "bring a policy to the field: sign, check, install, roll out", "edge"
+    ),
     "watchdog": Command(
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),
@@ -56,7 +59,7 @@ PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
     "asyncua": ("opcua",),
     "cma": ("falsify",),
-    "cryptography": ("audit",),
+    "cryptography": ("audit", "edge"),
     "daqp": ("edge",),
     "duckdb": ("audit",),
     "floris": ("wind",),

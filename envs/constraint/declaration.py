@@ -72,15 +72,19 @@ class Declaration:
                 return f"{' | '.join(f'{v:g}' for v in levels if c.minimum <= v <= c.maximum)} {c.unit}"
         return c.describe()
 
-    @property
-    def hash(self) -> str:
-        """SHA-256 of nameplate, constraints and safe states; the order of declaration does not matter."""
+    def to_dict(self) -> dict[str, Any]:
+        """Nameplate, constraints and safe states as plain data; the order of declaration does not matter."""
         constraints = {
             c.name: {"kind": c.kind, **{f.name: _plain(getattr(c, f.name)) for f in fields(c)}}
             for c in self.constraints
         }
         safe = {name: asdict(state) for name, state in self.safe_states.items()}
-        return digest({"nameplate": self.nameplate.to_dict(), "constraints": constraints, "safe_states": safe})
+        return {"nameplate": self.nameplate.to_dict(), "constraints": constraints, "safe_states": safe}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of :meth:`to_dict`."""
+        return digest(self.to_dict())
 
 
 def declare(
