@@ -41,6 +41,9 @@ COMMANDS = {
     "tune": Command("twinloop.training.commands.tune", "search over a configuration's keys with Ray Tune", "ray"),
     "bench": Command("twinloop.training.commands.bench", "run a benchmark and print its figure", "all"),
     "commission": Command("twinloop.deploy.commands.commission", "start an emulated plant behind its server", "opcua"),
+    "certificates": Command(
+        "twinloop.deploy.commands.certificates", "make and show what secures OPC UA: certificates and users", "opcua"
+    ),
     "run": Command("twinloop.deploy.commands.run", "run a policy artifact on a plant, through the shield", "edge"),
     "replay": Command("twinloop.deploy.commands.replay", "make a journal's decisions again, bit for bit", "edge"),
     "audit": Command(
@@ -59,7 +62,7 @@ PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
     "asyncua": ("opcua",),
     "cma": ("falsify",),
-    "cryptography": ("audit", "edge"),
+    "cryptography": ("audit", "edge", "opcua"),
     "daqp": ("edge",),
     "duckdb": ("audit",),
     "floris": ("wind",),
