@@ -14,12 +14,13 @@ from ...envs.configuration import Strict
 from ...envs.errors import ConfigurationError, nearest
 from ..station.folder import StationFolder, read_whole, write_whole
 from .approval import Approval
+from .effect import Window
 from .proposal import Sha256, SignedProposal
 
 M = TypeVar("M", bound=BaseModel)
 _ID = re.compile(r"^[A-Za-z0-9_-]{8,64}$")
 
-Status = Literal["rolling out", "measuring", "standing", "paused", "rolling back", "rolled back", "done", "refused"]
+Status = Literal["rolling out", "measuring", "standing", "paused", "rolling back", "rolled back", "done"]
 """``standing``: measured inside what was promised, and acting until ``lasts_s`` is over; then ``done``."""
 
 ENDED: frozenset[str] = frozenset({"rolled back", "done"})
@@ -28,8 +29,9 @@ ENDED: frozenset[str] = frozenset({"rolled back", "done"})
 class Recheck(Strict):
     """What the twin's process says of an approved proposal at its present state.
 
-    ``today``: forecast of the gain's signal under today's policy, of each stage and then of the measured time, from
-    ``time_s`` on, the plant's time. ``verdict``: empty where it still holds, else what does not.
+    ``windows``: what is to be measured is compared with, of each stage and then of the measured time, from ``time_s``
+    (the plant's) on. ``mean``, ``low``, ``high``: of the effect as now promised. ``verdict``: empty where the proposal
+    still holds, else what does not.
     """
 
     proposal: Sha256
@@ -38,13 +40,14 @@ class Recheck(Strict):
     mean: float
     low: float
     high: float
-    today: tuple[float, ...] = Field(min_length=2)
+    windows: tuple[Window, ...] = Field(min_length=2)
     margins: dict[str, float]
     verdict: str
 
 
 class Execution(Strict):
-    """How a roll-out stands. ``effects``: measured of each stage that is over, and then of the whole."""
+    """How a roll-out stands. ``agents``: of the stages begun. ``effects``: measured of each stage that is over, and
+    then of the whole; None where too little was readable, or a pause lay in between."""
 
     proposal: Sha256
     nonce: str
@@ -56,8 +59,7 @@ class Execution(Strict):
     agents: tuple[str, ...]
     begun_utc_s: float
     changed_utc_s: float
-    effects: tuple[float, ...] = ()
-    baselines: tuple[float, ...] = ()
+    effects: tuple[float | None, ...] = ()
 
 
 class ProposalFolder:

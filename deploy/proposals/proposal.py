@@ -41,14 +41,26 @@ class TwinStand(Strict):
     coverage: float
 
 
+class Reference(Strict):
+    """Something measured that the change does not touch, and that tells how conditions moved: the mean of ``signal``
+    (``group/signal``) over ``agents``. ``turn``: the span of a circular signal, whose values count as near ``origin``
+    as they can be; 0 for all others."""
+
+    signal: str
+    agents: tuple[str, ...] = Field(min_length=1)
+    origin: float = 0.0
+    turn: float = Field(0.0, ge=0.0)
+
+
 class Gain(Strict):
     """The promise about one measured effect.
 
     The effect is the mean of the sum of ``signal`` over its group while all stages act, from readings of the plant,
-    less what the twin forecasts for the same time under today's policy (``today``, recomputed at execution). ``low``
-    and ``high`` hold it with probability ``level``: they contain what the wind or any other drift may do meanwhile,
-    error of the model, and noise of the readings. ``surely_low`` and ``surely_high`` are of the gain alone, both
-    sides under the same chance.
+    less what the twin forecasts for the same time under today's policy. That forecast is made anew at execution, and
+    moves on with what ``references`` then read (:class:`~.effect.Window`). ``low`` and ``high`` hold the effect with
+    probability ``level``: they contain what else the wind or any other drift may do meanwhile, error of the model, and
+    noise of the readings. ``surely_low`` and ``surely_high`` are of the gain alone, both sides under the same chance.
+    ``today``: the forecast when it was proposed.
     """
 
     signal: str
@@ -59,6 +71,7 @@ class Gain(Strict):
     high: float
     surely_low: float
     surely_high: float
+    references: tuple[Reference, ...] = ()
     level: float = Field(LEVEL, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")
@@ -69,7 +82,7 @@ class Gain(Strict):
 
 
 class StageCheck(Strict):
-    """After a stage of ``agents``: where the mean effect over the stage must be to go on, at ``level``."""
+    """A stage of the roll-out: where the mean effect over it must be to go on, with probability ``level``."""
 
     agents: tuple[str, ...] = Field(min_length=1)
     low: float
@@ -99,6 +112,7 @@ class Proposal(Strict):
     limits_hash: Sha256
     writes: dict[str, float] = Field(default_factory=dict)
     policy: PolicyReference | None = None
+    today: Annotated[str, Field(description="what it is compared with: the running policy, or 'hold'")] = "hold"
     lasts_s: PositiveFloat
     rollback: dict[str, float]
     twin: TwinStand
