@@ -22,13 +22,25 @@ from .shield import Source
 OFF_POLICY = frozenset({Source.FALLBACK, Source.PLAN, Source.SAFE_STATE})
 
 
-def restarted(memory: Any, start: Memory, source: Mapping[str, Source], nameplate: Nameplate) -> Any:
-    """``memory`` with what concerns assets off their policy as in ``start``.
+def restarted(
+    memory: Any,
+    start: Memory,
+    source: Mapping[str, Source],
+    nameplate: Nameplate,
+    others: frozenset[str] = frozenset(),
+) -> Any:
+    """``memory`` with what concerns assets off their policy as in ``start``; ``others``: those that a person or a
+    proposal commands.
 
     Arrays under ``group/name`` have one row an asset, ``[1, N, ...]``, as artifacts keep them. All others belong to the
     site, and start again when no asset is on its policy. What is no such memory is left for the policy to judge.
     """
-    off = {g.name: np.array([source[f"{g.name}/{a}"] in OFF_POLICY for a in g.assets]) for g in nameplate.groups}
+    off = {
+        g.name: np.array(
+            [source[agent] in OFF_POLICY or agent in others for agent in (f"{g.name}/{a}" for a in g.assets)]
+        )
+        for g in nameplate.groups
+    }
     if not any(rows.any() for rows in off.values()) or not isinstance(memory, Mapping):
         return memory
     if all(rows.all() for rows in off.values()):

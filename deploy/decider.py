@@ -1,4 +1,4 @@
-"""What is worked out each period, in one piece that can be given up: guard, ask the policy, shield, record.
+"""What is worked out each period, in one piece that can be given up: guard, ask, arbitrate, shield, record.
 
 :meth:`Decider.decide` changes nothing but the journal: all that it learns is in its answer, so that one that comes too
 late can be thrown away as if it had never been asked for.
@@ -21,13 +21,19 @@ from ..envs.errors import JournalError
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Arrays, Telemetry
 from ..envs.twin import Observation
+from .arbitration.arbiter import Arbiter, Settled, Standing
+from .arbitration.claims import Heard, read_claims
+from .arbitration.reported import Slots, reported_slots
+from .arbitration.request import Circumstances, Requester
 from .bumpless import restarted
 from .journal import Journal
 from .leash import Leash, Outcome
-from .record import decision_record, given_record
-from .shield import Code, Decision, Guarded, Shield, ShieldState
+from .record import arbitration_record, decision_record, given_record
+from .shield import Code, Decision, Guarded, Mode, Shield, ShieldState
 from .shield.causes import Cause
+from .shield.modes import MODES
 from .shield.orders import Orders
+from .transition import has_timed_out
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,8 +74,9 @@ class PolicyState:
 class Question:
     """One period's inputs.
 
-    ``previous``: how the plant answered the row before. ``handing_back``: leave the policy out. ``asked_s`` and
-    ``begun_s``: when the plant was asked for the reading, and when the reading was there.
+    ``previous``: how the plant answered the row before. ``handing_back``: leave the policy out, and all requesters.
+    ``asked_s`` and ``begun_s``: when the plant was asked for the reading, and when the reading was there. ``standing``:
+    what persons and proposals hold; ``monotonic_s``: the clock by which that expires.
     """
 
     number: int
@@ -85,19 +92,24 @@ class Question:
     ticket: Ticket
     asked_s: float
     begun_s: float
+    standing: Standing
+    monotonic_s: float
 
 
 @dataclass(frozen=True)
 class Decided:
     """A decision, worked out and recorded. ``error``: why it could not be recorded; then nothing may be sent.
 
-    ``standby``: for the next period, in the row too. ``values``: guarded measurements ``[N, O]`` a group.
+    ``standby``: for the next period, in the row too. ``values``: guarded measurements ``[N, O]`` a group. ``settled``:
+    who asked for what; ``slots``: whose value each command is, None where all are the policy's.
     """
 
     decision: Decision
     standby: Arrays
     values: Arrays
     policy: PolicyState
+    settled: Settled
+    slots: Mapping[str, Slots] | None
     error: str = ""
 
 
@@ -113,6 +125,7 @@ class Decider:
         *,
         policy_budget_s: float,
         trip_after: int,
+        requesters: Mapping[int, Requester] | None = None,
     ) -> None:
         self._policy, self._shield, self._journal = policy, shield, journal
         self._budget_s, self._trip_after = policy_budget_s, trip_after
@@ -120,6 +133,10 @@ class Decider:
         self._statics = {g.name: g.statics_array()[None] for g in nameplate.groups}
         self._leash = Leash(policy.act, "policy")
         self._start_memory: Memory = {}
+        self.arbiter = Arbiter(shield.flat, nameplate.agents)
+        self._requesters = dict(requesters or {})
+        self._failing: set[int] = set()
+        self._modes: tuple[Any, Mapping[str, Mode]] = (None, {})
         self.belated: deque[Mapping[str, Any]] = deque(maxlen=1000)
 
     def start(self) -> PolicyState:
@@ -141,23 +158,33 @@ class Decider:
             proposed, absent, turn, policy = None, Code.HAND_BACK, {"outcome": "handing back"}, asked.policy
         else:
             proposed, absent, turn, policy = self._ask(guarded, asked.policy)
+        heard = self._hear(asked, guarded)
+        settled = self.arbiter.settle(
+            asked.standing, heard, proposed, absent, asked.orders, asked.state, asked.monotonic_s
+        )
         decision = self._shield.filter(
             asked.telemetry,
-            proposed,
+            settled.proposed,
             asked.now_s,
             asked.state,
             absent=absent,
-            orders=asked.orders,
+            orders=settled.orders,
             clock_s=asked.clock_s,
             causes=asked.causes,
         )
         if turn["outcome"] == Outcome.ANSWERED.value:
-            kept = restarted(policy.memory, self._start_memory, decision.source, self._nameplate)
+            kept = restarted(policy.memory, self._start_memory, decision.source, self._nameplate, settled.others)
             policy = replace(policy, memory=kept)
         standby = decision.standby
+        slots = reported_slots(
+            decision, settled.slot, has_timed_out(asked.telemetry), self._shield.flat, self._nameplate.agents
+        )
         record = {
             **decision_record(asked.number, asked.telemetry, decision, turn, asked.previous),
-            **given_record(asked.now_s, asked.clock_s, asked.state, proposed, absent, asked.orders, asked.causes),
+            **given_record(
+                asked.now_s, asked.clock_s, asked.state, settled.proposed, absent, asked.orders, asked.causes
+            ),
+            **arbitration_record(asked.standing, heard, settled, slots, proposed, asked.monotonic_s),
             "standby": standby,
             "decided_in_ms": round(1e3 * (time.perf_counter() - asked.begun_s), 3),
         }
@@ -169,13 +196,41 @@ class Decider:
             self._journal.append(record)
         except JournalError as failure:
             error = str(failure)
-        return Decided(decision, standby, guarded.values, policy, error)
+        return Decided(decision, standby, guarded.values, policy, settled, slots, error)
 
     def flush(self) -> None:
         """Write what could not be written when it happened; raises :class:`JournalError`."""
         while self.belated:
             self._journal.append(self.belated[0])
             self.belated.popleft()
+
+    def _hear(self, asked: Question, guarded: Guarded) -> Heard:
+        """What requesters want, by slot; None for one that failed, whose earlier requests stand until they expire."""
+        if not self._requesters:
+            return {}
+        if asked.handing_back:
+            return dict.fromkeys(self._requesters, ())
+        seen = Circumstances(
+            asked.number, asked.now_s, guarded.values, guarded.trusted, asked.state, self.modes_of(asked.state)
+        )
+        heard: dict[int, Any] = {}
+        for slot, requester in self._requesters.items():
+            try:
+                heard[slot], refused = read_claims(requester.requests(seen), slot, self._shield.flat)
+            except Exception as error:  # noqa: BLE001 - whoever asks must not end the control of a plant
+                heard[slot], refused = None, [f"{type(error).__name__}: {error}"]
+            if refused and slot not in self._failing:
+                _LOG.error("slot %d: not followed: %s", slot, "; ".join(refused))
+            (self._failing.add if refused else self._failing.discard)(slot)
+        return heard
+
+    def modes_of(self, state: ShieldState) -> Mapping[str, Mode]:
+        """The modes that ``state`` holds, by agent."""
+        known, named = self._modes
+        if state.modes is not None and state.modes is not known:
+            named = {a: MODES[code] for a, code in zip(self._nameplate.agents, state.modes.mode.tolist(), strict=True)}
+            self._modes = state.modes, named
+        return named
 
     def _ask(self, guarded: Guarded, policy: PolicyState) -> tuple[Any, Code, dict[str, Any], PolicyState]:
         """The policy's proposal ``[N, A]`` per group, or None with the reason why there is none, and how it went."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..envs.errors import JournalError
 from ..envs.plant import Arrays, Telemetry
+from .arbitration.reported import Slots, reported_slots
 from .cycle_clock import CycleClock
 from .decider import Decided, Decider, PolicyState, Question, Ticket
 from .leash import Leash
@@ -26,7 +27,8 @@ from .shield.causes import Cause
 from .shield.orders import Orders
 from .stand_in import READ_BACK_TOLERANCE, StandIn
 from .summary import Ending, RunSummary, Tally
-from .transition import observed
+from .transition import has_timed_out, observed
+from .unheeded import heeding
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -44,7 +46,10 @@ class Period:
     """What ``on_period`` is told: the period's number from 1, what was decided on, and the counts so far.
 
     ``accepted`` is None where the plant did not answer or was not asked; ``handing_back`` marks the walk to neutral at
-    the end, which the counts leave out. ``cycle`` has the timing of all periods before this one.
+    the end, which the counts leave out. ``cycle`` has the timing of all periods before this one. ``plant_time_s``: the
+    plant's clock. ``values``: guarded measurements ``[N, O]`` a group, None where nothing was decided. ``asked``: what
+    was proposed to the shield, whatever it is. ``slots``: ``[N, A]`` a group, whose value each command is, None where
+    all are the policy's; ``who``: by agent, the person or proposal that commands it.
     """
 
     number: int
@@ -55,6 +60,11 @@ class Period:
     tally: Tally
     handing_back: bool = False
     cycle: CycleClock = field(default_factory=CycleClock)
+    plant_time_s: float = float("nan")
+    values: Arrays | None = None
+    asked: Any = None
+    slots: Mapping[str, Slots] | None = None
+    who: Mapping[str, str] = field(default_factory=dict)
 
 
 class Loop:
@@ -64,6 +74,7 @@ class Loop:
         self._policy, self._shield, self._journal = runtime.policy, runtime.shield, runtime.journal
         self._settings, self._on_period = runtime.settings, on_period
         self._orders, self._heartbeat, self._clock = runtime.orders, runtime.heartbeat, runtime.clock_s
+        self._desk, self._monotonic = runtime.desk, runtime.monotonic_s
         self._nameplate, settings = runtime.plant.nameplate, runtime.settings
         self._wall_period_s = runtime.wall_period_s or self._nameplate.period_s
         self._budget_s = min(settings.decision_pu * self._wall_period_s, settings.decision_max_s)
@@ -76,7 +87,10 @@ class Loop:
             self._nameplate,
             policy_budget_s=min(settings.deadline_pu * self._wall_period_s, settings.deadline_max_s),
             trip_after=settings.trip_after,
+            requesters=runtime.requesters,
         )
+        self._standing = self._decider.arbiter.start()
+        self._unheeded: Orders | None = None
         self._leash = Leash(self._decider.decide, "decision")
         self._tally = Tally(self._nameplate)
         self._mode = runtime.mode
@@ -134,8 +148,9 @@ class Loop:
     def _period(self, *, handing_back: bool = False) -> Ending | None:
         """One period; returns how the run ends, or None to go on."""
         self._cycle.begin()
+        stopped = self._stand_in.has_stopped
         if self._heartbeat is not None:
-            self._heartbeat.beat(self._stand_in.standby)
+            self._heartbeat.beat(self._stand_in.standby, stopped)
         asked_s, self._is_commanding = time.perf_counter(), False
         telemetry = self._link.read()
         begun_s = time.perf_counter()
@@ -150,13 +165,15 @@ class Loop:
             clock_s=clock_s,
             state=self._state,
             policy=self._policy_state,
-            orders=self._asked(),
+            orders=self._asked(now_s),
             causes=self._causes(),
             previous=self._outcome,
             handing_back=handing_back,
             ticket=Ticket(),
             asked_s=asked_s,
             begun_s=begun_s,
+            standing=self._standing,
+            monotonic_s=self._monotonic(),
         )
         try:
             decided, late = self._decide(question)
@@ -169,6 +186,8 @@ class Loop:
             if not question.ticket.give_up() and self._outcome is question.previous:
                 self._outcome = _THROWN_AWAY
             raise
+        if self._heartbeat is not None and self._stand_in.has_stopped and not stopped:
+            self._heartbeat.beat(self._stand_in.standby, True)  # the watchdog waits for it, and not a period longer
         self._cycle.end()
         self._link.advance(in_control=self._is_commanding)
         self._link.finish_period(self._settings.retry_wait_s)
@@ -179,16 +198,24 @@ class Loop:
             return Ending.PLANT_LOST
         return None
 
-    def _asked(self) -> Orders | str:
+    def _asked(self, now_s: float) -> Orders | str:
         """What people ask, or in words what came instead, which the shield refuses and tells of."""
-        if self._orders is None:
+        if self._orders is None and self._desk is None:
             return Orders()
         try:
-            found = self._orders()
+            if self._desk is not None:
+                found = self._desk.orders(self._number, now_s, self._state)
+                self._decider.belated.extend(self._desk.rows())
+            elif self._orders is not None:
+                found = self._orders()
         except Exception as error:  # noqa: BLE001 - whatever brings orders must not end the control of a plant
             _LOG.error("orders can't be read: %s", error)
             return f"{type(error).__name__}: {error}"
-        return found if isinstance(found, Orders) else f"{type(found).__name__} instead of orders"
+        if not isinstance(found, Orders):
+            return f"{type(found).__name__} instead of orders"
+        if self._unheeded is not None:
+            found, self._unheeded = heeding(self._unheeded, found)
+        return found
 
     def _causes(self) -> frozenset[Cause]:
         """What only the loop knows."""
@@ -223,10 +250,11 @@ class Loop:
             _LOG.error("period %d: %s", self._number, decided.error)
             self._rows_lost += 1
             self._detail = decided.error
+            self._unheeded = question.orders if isinstance(question.orders, Orders) else self._unheeded
             return
         # From here until the plant has answered, an interruption leaves open which commands it obeys.
         unconfirmed = self._shield.unconfirmed(before, decision.state)
-        self._rows_lost, self._outcome, self._state = 0, _UNKNOWN, unconfirmed
+        self._rows_lost, self._outcome, self._state, self._standing = 0, _UNKNOWN, unconfirmed, decided.settled.standing
         latency_ms = 1e3 * (time.perf_counter() - question.begun_s)
         accepted: Arrays | None = None
         if any(a.any() for a in decision.acts.values()):
@@ -238,7 +266,7 @@ class Loop:
         if not question.handing_back:
             values = None if question.telemetry is None else decided.values
             self._tally.count(decision, values, latency_ms)
-        self._tell(question, decision, accepted, latency_ms)
+        self._tell(question, decision, accepted, latency_ms, decided)
 
     def _miss(self, question: Question, why: str) -> None:
         """The period has no decision: what stands in for it goes out, and a row is kept for the journal."""
@@ -246,6 +274,7 @@ class Loop:
         instead = self._stand_in.instead(before, question.now_s, question.clock_s, asleep=self._stood_still(question))
         _LOG.warning("period %d: %s: %s", self._number, why, instead.told)
         previous, self._outcome = self._outcome, {"written": False}
+        self._unheeded = question.orders if isinstance(question.orders, Orders) else self._unheeded
         if instead.writes or instead.is_asleep:
             self._state = self._shield.unconfirmed(before, before)
         latency_ms = 1e3 * (time.perf_counter() - question.begun_s)
@@ -279,9 +308,21 @@ class Loop:
         self._tally.rejected_periods += not as_sent
         return state.applied
 
-    def _tell(self, question: Question, decision: Decision, accepted: Arrays | None, latency_ms: float) -> None:
+    def _tell(
+        self,
+        question: Question,
+        decision: Decision,
+        accepted: Arrays | None,
+        latency_ms: float,
+        decided: Decided | None = None,
+    ) -> None:
         if self._on_period is None:
             return
+        if decided is not None:
+            slots = decided.slots
+        else:
+            interlocked = has_timed_out(question.telemetry)
+            slots = reported_slots(decision, None, interlocked, self._shield.flat, self._nameplate.agents)
         period = Period(
             question.number,
             question.telemetry,
@@ -291,6 +332,11 @@ class Loop:
             self._tally,
             question.handing_back,
             self._cycle,
+            question.now_s,
+            None if decided is None else decided.values,
+            None if decided is None else decided.settled.proposed,
+            slots,
+            {} if decided is None else decided.settled.who,
         )
         try:
             self._on_period(period)

@@ -14,6 +14,8 @@ from ..agents.policy import Policy
 from ..envs.configuration import Strict
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Telemetry
+from .arbitration.claims import claims_row
+from .arbitration.reported import slots_row
 from .shield import Code, Decision, Mode, Reason, Shield, ShieldState, Source
 from .shield.causes import Cause
 from .shield.orders import Orders
@@ -21,8 +23,14 @@ from .shield.state import as_arrays
 from .transition import has_timed_out, told_commands
 
 if TYPE_CHECKING:
+    from .arbitration.arbiter import Settled, Standing
+    from .arbitration.claims import Heard
+    from .arbitration.reported import Slots
     from .decider import Question
     from .stand_in import Substitute
+
+ARBITRATION = 1
+"""Form of what rows tell of arbitration; journals from before there was any lack it in their start rows."""
 
 _MAX_NUMBERS = 1_000_000
 
@@ -46,6 +54,7 @@ def start_record(
         "applied": state.applied,
         "state_sha256": state_digest(state),
         "runtime": settings.model_dump(mode="json"),
+        "arbitration": ARBITRATION,
     }
 
 
@@ -94,11 +103,36 @@ def given_record(
         "plant_time_s": now_s,
         "clock_s": clock_s,
         "state_sha256": state_digest(state),
-        "proposed": _arrays(proposed),
+        "proposed": described(proposed),
         "absent": absent.value,
         "orders": orders_row(orders),
         "causes": sorted(causes),
     }
+
+
+def arbitration_record(
+    standing: Standing,
+    heard: Heard,
+    settled: Settled,
+    slots: Mapping[str, Slots] | None,
+    policy_proposed: Any,
+    monotonic_s: float,
+) -> dict[str, Any]:
+    """Who asked for what, where others than the policy did, and whose each command is, where not all are the policy's.
+
+    ``proposed`` of such a row is what came of it; ``policy`` in here is what the policy itself proposed.
+    """
+    found: dict[str, Any] = {}
+    if slots is not None:
+        found["slots"] = slots_row(slots)
+    if not standing.empty or any(heard.values()):
+        found["arbitration"] = {
+            "monotonic_s": monotonic_s,
+            "heard": claims_row(heard),
+            "policy": described(policy_proposed),
+            "who": settled.who,
+        }
+    return found
 
 
 def missed_record(
@@ -161,16 +195,16 @@ def _telemetry(telemetry: Telemetry | None) -> Any:
     return {
         "sequence": telemetry.sequence,
         "received_time_s": telemetry.received_time_s,
-        "values": _arrays(telemetry.values),
-        "source_time_s": _arrays(telemetry.source_time_s, like=telemetry.values),
-        "quality": _arrays(telemetry.quality, like=telemetry.values),
+        "values": described(telemetry.values),
+        "source_time_s": described(telemetry.source_time_s, like=telemetry.values),
+        "quality": described(telemetry.quality, like=telemetry.values),
         "obeyed": told_commands(telemetry),
         "watchdog_tripped": has_timed_out(telemetry),
         "sha256": _digest(telemetry),
     }
 
 
-def _arrays(table: Any, *, like: Any = None) -> Any:
+def described(table: Any, *, like: Any = None) -> Any:
     """Arrays by group; what is no array of numbers is named by its type only.
 
     Where all numbers are equal, one stands for all, if the array has the shape of that in ``like``.

@@ -16,12 +16,15 @@ import numpy as np
 
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Telemetry
+from .arbitration.arbiter import Arbiter, Standing
+from .arbitration.claims import claims_of
+from .arbitration.reported import reported_slots, slots_row
 from .journal import plain, rows
-from .record import decision_record, state_digest
+from .record import decision_record, described, state_digest
 from .shield import Code, Mode, Shield, ShieldState
 from .shield.causes import Cause
 from .shield.orders import Orders
-from .transition import OBEYED, WATCHDOG_TRIPPED, answered, observed
+from .transition import OBEYED, WATCHDOG_TRIPPED, answered, has_timed_out, observed
 
 _NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _COMPARED = ("sent", "sources", "modes", "idle", "advised", "reasons")
@@ -57,6 +60,8 @@ class _Undecided(NamedTuple):
     number: int
     before: ShieldState
     after: ShieldState
+    stood: Standing
+    stands: Standing
 
 
 def replay(path: Path, shield_of: Callable[[Mapping[str, Any]], Shield]) -> Replay:
@@ -91,6 +96,9 @@ class _Run:
     def __init__(self, shield: Shield, start: Mapping[str, Any], found: list[Difference]) -> None:
         self._shield, self._found = shield, found
         self._state = shield.start(mode=Mode(start["mode"]))
+        self._arbiter = Arbiter(shield.flat, shield.nameplate.agents)
+        self._standing = self._arbiter.start()
+        self._tells_slots = "arbitration" in start
         self._undecided: _Undecided | None = None
         self._compare(0, "declaration", start["declaration_hash"], shield.declaration.hash)
         self._compare(0, "state", start["state_sha256"], state_digest(self._state))
@@ -101,13 +109,27 @@ class _Run:
         telemetry = telemetry_of(row["telemetry"], shield.nameplate)
         state = observed(shield, self._state, telemetry)
         self._compare(number, "state", row["state_sha256"], state_digest(state))
+        absent, orders = Code(row["absent"]), orders_of(row["orders"])
+        told = row.get("arbitration", {"heard": {}, "policy": row["proposed"], "monotonic_s": 0.0})
+        settled = self._arbiter.settle(
+            self._standing,
+            claims_of(told["heard"], shield.flat.n),
+            _table(told["policy"]),
+            absent,
+            orders,
+            state,
+            told["monotonic_s"],
+        )
+        if "arbitration" in row:
+            self._compare(number, "proposed", row["proposed"], described(settled.proposed))
+            self._compare(number, "who", told["who"], settled.who)
         decision = shield.filter(
             telemetry,
-            _table(row["proposed"]),
+            settled.proposed,
             _number(row["plant_time_s"]),
             state,
-            absent=Code(row["absent"]),
-            orders=orders_of(row["orders"]),
+            absent=absent,
+            orders=settled.orders,
             clock_s=_number(row["clock_s"]),
             causes=frozenset(Cause(c) for c in row["causes"]),
         )
@@ -115,12 +137,17 @@ class _Run:
         for part in _COMPARED:
             self._compare(number, part, row[part], again[part])
         self._compare(number, "standby", row["standby"], decision.standby)
-        self._undecided = _Undecided(number, state, decision.state)
+        if self._tells_slots:
+            interlocked = has_timed_out(telemetry)
+            slots = reported_slots(decision, settled.slot, interlocked, shield.flat, shield.nameplate.agents)
+            self._compare(number, "slots", row.get("slots"), slots_row(slots))
+        self._undecided = _Undecided(number, state, decision.state, self._standing, settled.standing)
 
     def miss(self, row: Mapping[str, Any]) -> None:
         """A period without a decision; one of the same number was recorded too late, and thrown away."""
         if self._undecided is not None and self._undecided.number == row["number"]:
-            self._state, self._undecided = self._undecided.before, None
+            self._state, self._standing = self._undecided.before, self._undecided.stood
+            self._undecided = None
         else:
             self._settle(row["previous"])
         shield = self._shield
@@ -137,8 +164,9 @@ class _Run:
     def _settle(self, previous: Mapping[str, Any]) -> None:
         """Take over what the plant answered to the decision before."""
         if self._undecided is not None:
-            _, before, after = self._undecided
+            _, before, after, stood, stands = self._undecided
             self._state = answered(self._shield, before, after, previous, _table(previous.get("accepted")) or {})
+            self._standing = stood if previous.get("thrown_away") else stands
             self._undecided = None
 
     def _compare(self, number: int, part: str, recorded: Any, replayed: Any) -> None:
@@ -165,7 +193,7 @@ def orders_of(row: Mapping[str, Any]) -> Orders | str:
     if "unreadable" in row:
         return str(row["unreadable"])
     told: dict[str, Any] = dict(row)
-    for name in ("approved", "assets"):
+    for name in ("approved", "assets", "manual"):
         if name in told:
             told[name] = frozenset(told[name])
     if "mode" in told:

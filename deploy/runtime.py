@@ -7,8 +7,9 @@ stops all writing. A run always says how it ended, and hands the assets back to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -16,13 +17,14 @@ from ..agents.policy import Policy
 from ..envs.configuration import Strict
 from ..envs.errors import ContractError
 from ..envs.plant import Arrays, Plant
+from .arbitration.request import Requester
 from .journal import Journal
 from .loop import Loop, Period
-from .shield import Mode, Shield
+from .shield import Mode, Shield, ShieldState
 from .shield.orders import Orders
 from .summary import RunSummary
 
-__all__ = ["Heartbeat", "Period", "Runtime", "RuntimeSettings"]
+__all__ = ["Desk", "Heartbeat", "Period", "Runtime", "RuntimeSettings"]
 
 
 class RuntimeSettings(Strict):
@@ -60,8 +62,23 @@ class Heartbeat(Protocol):
         """Why nobody watches any more; empty while somebody does."""
         ...
 
-    def beat(self, standby: Arrays) -> None:
-        """Say that the loop lives, and what to send first should it not: ``[N, A]`` a group. Never blocks or raises."""
+    def beat(self, standby: Arrays, stopped: bool = False) -> None:
+        """Say that the loop lives, and what to send first should it not: ``[N, A]`` a group. Never blocks or raises.
+
+        ``stopped``: no policy commands anything, because an emergency stop is carried out.
+        """
+        ...
+
+
+class Desk(Protocol):
+    """Where people's orders come in that are journalled; :class:`~.station.desk.StationDesk` is one."""
+
+    def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:
+        """What is asked in the period after ``number``, from ``state``, at the plant's ``now_s``. Bounded in time."""
+        ...
+
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """What is to be journalled before the next decision."""
         ...
 
 
@@ -73,10 +90,12 @@ class Runtime:
     runtime never resets or closes the plant.
 
     ``mode``: the authority that every asset starts with. ``orders`` is asked each period for what people want
-    (:class:`~.order_desk.OrderDesk`). ``heartbeat`` is told each period that the loop lives; when nobody hears it any
-    more, all assets go to their safe states. ``wall_period_s``: how long a period lasts on the wall, where that is not
-    the nameplate's period; budgets are shares of it. ``clock_s``: a clock in the plant's seconds that never steps back,
-    for the shield; None: the plant's own.
+    (:class:`~.order_desk.OrderDesk`); a ``desk`` takes its place where orders are journalled, and asks it itself.
+    ``requesters``: who may ask for commands besides the policy, by slot (:mod:`.arbitration`), and ``monotonic_s`` the
+    clock by which what they ask expires. ``heartbeat`` is told each period that the loop lives; when nobody hears it
+    any more, all assets go to their safe states. ``wall_period_s``: how long a period lasts on the wall, where that is
+    not the nameplate's period; budgets are shares of it. ``clock_s``: a clock in the plant's seconds that never steps
+    back, for the shield; None: the plant's own.
     """
 
     def __init__(
@@ -92,6 +111,9 @@ class Runtime:
         heartbeat: Heartbeat | None = None,
         wall_period_s: float | None = None,
         clock_s: Callable[[], float] | None = None,
+        desk: Desk | None = None,
+        requesters: Mapping[int, Requester] | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plant = plant
         self.policy = policy
@@ -103,14 +125,19 @@ class Runtime:
         self.heartbeat = heartbeat
         self.wall_period_s = wall_period_s
         self.clock_s = clock_s
+        self.desk = desk
+        self.requesters = requesters
+        self.monotonic_s = monotonic_s
 
     def run(self, n_periods: int | None, on_period: Callable[[Period], None] | None = None) -> RunSummary:
         """Control the plant for ``n_periods`` (None: until interrupted) and say how it went.
 
         Ctrl-C (KeyboardInterrupt) ends the run in order: the shield walks all assets to neutral within their rate
         limits, and the journal gets its end row. A second Ctrl-C leaves the walk. Raises :class:`ContractError` before
-        the first period when policy, shield and plant are not of one site.
+        the first period when policy, shield and plant are not of one site, or orders would come from two sides.
         """
+        if self.orders is not None and self.desk is not None:
+            raise ContractError("orders and desk are both given; give the orders to the desk, which asks for them")
         plate = self.plant.nameplate
         for who, other in (("policy", self.policy.nameplate), ("shield", self.shield.nameplate)):
             differences = other.differences(plate, interface_only=True)

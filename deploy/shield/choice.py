@@ -22,6 +22,18 @@ SOURCES = tuple(Source)
 
 POLICY, SUBSTITUTED, FALLBACK, PLAN, SAFE_STATE, NOBODY = range(len(SOURCES))
 
+OF_THE_POLICY = frozenset(
+    {
+        Cause.POLICY_TRIPPED,
+        Cause.POLICY_LATE,
+        Cause.POLICY_RAISED,
+        Cause.PROPOSAL_UNUSABLE,
+        Cause.OUT_OF_DISTRIBUTION_LASTING,
+    }
+)
+"""Causes that are the policy's fault alone: no reason to take an asset from the hand of a person."""
+_OF_THE_POLICY = np.array([*(row.cause in OF_THE_POLICY for row in TABLE), False])
+
 
 class Inputs(NamedTuple):
     """By agent ``[N]``: whether its inputs can be believed, and whether something stands in for some of them."""
@@ -80,8 +92,12 @@ class Chooser:
         applied: Floats,
         fallback: Callable[[], Floats],
         safe: Callable[[], Floats],
+        manual: frozenset[str] = frozenset(),
     ) -> Choice:
-        """``inputs`` None: all good. ``fallback`` and ``safe`` give ``[n]`` and are asked only where needed."""
+        """``inputs`` None: all good. ``fallback`` and ``safe`` give ``[n]`` and are asked only where needed.
+
+        ``manual``: agents that a person commands by hand.
+        """
         if modes.plain and inputs is None and proposal.codes is None:
             return Choice(proposal.raw, self._all_policy, True)
         n = len(self._agents)
@@ -92,7 +108,11 @@ class Chooser:
             usable &= inputs.trusted
         if proposal.codes is not None:
             usable &= np.array([code is None for code in proposal.codes])
-        source[~usable | (modes.code == BACKUP)] = FALLBACK
+        backup = modes.code == BACKUP
+        if manual and backup.any():
+            by_hand = np.array([agent in manual for agent in self._agents])
+            backup &= ~(by_hand & _OF_THE_POLICY[modes.why])
+        source[~usable | backup] = FALLBACK
         waits = modes.approval & (modes.code <= DEGRADED) & usable
         if waits.any():
             waits &= ~np.array([agent in approved for agent in self._agents])

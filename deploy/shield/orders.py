@@ -27,7 +27,7 @@ class Orders:
     ``stop``: the emergency stop is held. ``reset``: a person resets what is latched. ``approved``: agents whose
     proposal a person approved, used in ``APPROVED`` only; None is nobody. ``limits``: ends of named sum constraints,
     only ever tightened. ``assets``: the agents that ``mode`` and ``reset`` are for, None is all; a stop is always for
-    all.
+    all. ``manual``: agents that a person commands by hand, whom a failing policy does not send to their fallback.
 
     Nothing is checked here: :func:`judge` does, inside the shield, and never raises.
     """
@@ -38,6 +38,7 @@ class Orders:
     approved: frozenset[str] | None = None
     limits: Mapping[str, Limits2] = field(default_factory=dict)
     assets: frozenset[str] | None = None
+    manual: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Judged:
     assets: frozenset[str] | None = None
     raises: bool = True
     reasons: tuple[Reason, ...] = ()
+    manual: frozenset[str] = frozenset()
 
     @property
     def empty(self) -> bool:
@@ -91,6 +93,7 @@ def _judged(orders: Any, agents: Collection[str], sums: Collection[str]) -> Judg
     wrong += [_invalid(name) for name, value in (("stop", stop), ("reset", reset)) if value is None]
     approved = _names(orders.approved, agents, "approved", wrong)
     assets = _names(orders.assets, agents, "assets", wrong)
+    manual = _names(orders.manual, agents, "manual", wrong)
     readable = orders.assets is None or assets is not None
     return Judged(
         mode=None if mode is None else Mode(mode),
@@ -101,6 +104,7 @@ def _judged(orders: Any, agents: Collection[str], sums: Collection[str]) -> Judg
         assets=assets,
         raises=readable,
         reasons=tuple(wrong),
+        manual=manual or frozenset(),
     )
 
 

@@ -24,7 +24,8 @@ class Proposal(NamedTuple):
 
 
 def read_proposal(proposed: Any, flat: FlatCommands, absent: Code) -> Proposal:
-    """Read ``proposed``, ``[N, A]`` a group; ``absent`` says why where it is None. Never raises for what came in."""
+    """Read ``proposed``, ``[N, A]`` a group; ``absent`` says why where it is None, or has holes that others did not
+    fill. Never raises for what came in."""
     raw = np.empty(flat.n)
     if _copied(proposed, flat, raw) and math.isfinite(raw.dot(raw)):  # finite only where all of them are
         return Proposal(raw, None)
@@ -40,7 +41,9 @@ def read_proposal(proposed: Any, flat: FlatCommands, absent: Code) -> Proposal:
             continue
         part[:] = found
         finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(part), axis=1)
-        codes += [None if is_finite else Code.COMMAND_NOT_FINITE for is_finite in finite]
+        # Where the caller says why there is none, holes are what the policy left out and not what it got wrong.
+        wrong = Code.COMMAND_NOT_FINITE if absent is Code.COMMAND_MISSING else absent
+        codes += [None if is_finite else wrong for is_finite in finite]
         fine = fine and bool(finite.all())
     return Proposal(raw, None if fine else codes)
 

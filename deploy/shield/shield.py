@@ -274,7 +274,7 @@ class Shield:
         )  # fmt: skip
         fallback = partial(self._fallback_commands, guarded)
         safe = partial(self._safe_way.toward, applied, state.landing_s, period.elapsed_s)
-        choice = self._chooser.choose(proposal, inputs, modes, asks.approved, applied, fallback, safe)
+        choice = self._chooser.choose(proposal, inputs, modes, asks.approved, applied, fallback, safe, asks.manual)
         acts = None if modes.plain else modes.acts
         if acts is None or acts.any():
             kept = self._keeping.keep(choice, period)

@@ -16,9 +16,11 @@ from .order import Order
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an order. ``why``: what was done, or why not and what to do, in one sentence; ``record``: joins the
-    order's row in the journal, which is on disk before anything that follows from the order is sent (a nonce that is
-    used up, what was checked)."""
+    """What became of an order. ``why``: what was done, or why not and what to do, in one sentence.
+
+    ``record`` joins the order's row in the journal, which is on disk before anything that follows from the order is
+    sent: a nonce that is used up, what was checked.
+    """
 
     accepted: bool
     why: str
