@@ -142,10 +142,8 @@ def _slopes(centred: Floats) -> Floats:
 
 
 def _student(p: float, n: int) -> float:
-    """Student's quantile by Hill (1970), "Student's t-quantiles", CACM algorithm 396; exact to 1e-3 from n = 5 on."""
+    """Student's quantile by Hill (1970), "Student's t-quantiles", CACM algorithm 396; right to 1e-3 from n = 10 on."""
     z = _normal(p)
-    if n < 5:
-        return {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13}.get(n, 6.31) / 1.645 * z
     g1 = (z**3 + z) / 4.0
     g2 = (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0
     g3 = (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -31,18 +30,18 @@ class Recheck(Strict):
 
     ``windows``: what is to be measured is compared with, of each stage and then of the measured time, from ``time_s``
     (the plant's) on. ``mean``, ``low``, ``high``: of the effect as now promised. ``verdict``: empty where the proposal
-    still holds, else what does not.
+    still holds, else what does not; there may then be no numbers.
     """
 
     proposal: Sha256
     utc_s: float
     time_s: float
-    mean: float
-    low: float
-    high: float
-    windows: tuple[Window, ...] = Field(min_length=2)
-    margins: dict[str, float]
     verdict: str
+    mean: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    windows: tuple[Window, ...] = ()
+    margins: dict[str, float] = Field(default_factory=dict)
 
 
 class Execution(Strict):
@@ -145,8 +144,3 @@ def proposal_ids(station: StationFolder) -> tuple[str, ...]:
     return tuple(
         sorted((p.name for p in station.proposals.iterdir() if _ID.match(p.name) and p.is_dir()), reverse=True)
     )
-
-
-def proposal_file(station: StationFolder, id: str) -> Path:
-    """Where a proposal's own file lies."""
-    return ProposalFolder(station, id).path / "proposal.json"
