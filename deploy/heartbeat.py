@@ -1,9 +1,9 @@
 """The control loop's side of the watchdog: starts it in a second process, tells it each period that the loop lives.
 
-Lines of JSON go both ways over two pipes. To the watchdog: ``{"beat": 7, "standby": {...}}`` each period and
-``{"bye": true}`` at an orderly end. From it: ``{"ready": ...}`` once, ``{"heard": 7}`` for each beat, and
-``{"acting": ...}`` when it takes over. Numbers grow by one, so that a sender that is stuck and repeats itself is
-noticed on both sides.
+Lines of JSON go both ways over two pipes. To the watchdog: ``{"beat": 7, "standby": {...}, "stopped": false}`` each
+period, another one at once when an emergency stop is carried out, and ``{"bye": true}`` at an orderly end. From it:
+``{"ready": ...}`` once, ``{"heard": 7}`` for each beat, and ``{"acting": ...}`` when it takes over. Numbers grow by one,
+so that a sender that is stuck and repeats itself is noticed on both sides.
 """
 
 from __future__ import annotations
@@ -164,8 +164,11 @@ class Watched:
     def lost(self) -> str:
         return self._lost
 
-    def beat(self, standby: Arrays) -> None:
-        """Tell that the loop lives, and the commands ``[N, A]`` a group to send first should it not. Never blocks."""
+    def beat(self, standby: Arrays, stopped: bool = False) -> None:
+        """Tell that the loop lives, and the commands ``[N, A]`` a group to send first should it not. Never blocks.
+
+        ``stopped``: an emergency stop is carried out, so that no policy commands anything.
+        """
         if self._process is None or self._lines is None or self._lost:
             return
         now_s = time.monotonic()
@@ -185,7 +188,8 @@ class Watched:
                 self._silence.heard(0, now_s)  # the time-out begins with the first beat
             if not self._rest:  # a beat that found the pipe full is completed before the next one begins
                 told = {name: array.tolist() for name, array in standby.items()}
-                self._rest = json.dumps({"beat": self._number, "standby": told}).encode() + b"\n"
+                beat = {"beat": self._number, "standby": told, "stopped": stopped}
+                self._rest = json.dumps(beat).encode() + b"\n"
             self._rest = self._send(self._rest)
 
     def _send(self, line: bytes) -> bytes:
@@ -221,13 +225,16 @@ def watchdog_command(
     timeout_period_s: float,
     plant_file: str | Path | None = None,
     overrides: Sequence[str] = (),
+    station: str | Path | None = None,
 ) -> list[str]:
     """What starts ``twinloop watchdog`` for a plant, with the interpreter that runs now.
 
     ``plant_file``, ``overrides``: where it takes the site's limits from, by the same checks as this process. So nothing
-    that could run code goes over the pipe, and the hash of what it read shows whether it is the same.
+    that could run code goes over the pipe, and the hash of what it read shows whether it is the same. ``station``:
+    where it looks for a stop, and ends this process if that is not carried out.
     """
     words = ["--endpoint", endpoint, "--periods", str(periods), "--period-s", repr(timeout_period_s)]
     words += [] if plant_file is None else ["--plant", str(plant_file)]
     words += [word for override in overrides for word in ("--set", override)]
+    words += [] if station is None else ["--station", str(station), "--control-pid", str(os.getpid())]
     return [sys.executable, "-m", "twinloop", "watchdog", *words]

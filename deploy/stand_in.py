@@ -53,6 +53,16 @@ class StandIn:
         """Whether an asset is in its safe state until a person resets it."""
         return Mode.TRIPPED in self._last.mode.values()
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether no policy or person commands anything: each asset is in its safe state, or not ours to command."""
+        last = self._last
+        return all(
+            last.mode[f"{group.name}/{asset}"] is Mode.TRIPPED or not last.acts[group.name][i]
+            for group in self._nameplate.groups
+            for i, asset in enumerate(group.assets)
+        )
+
     def instead(self, state: ShieldState, now_s: float, clock_s: float | None, *, asleep: bool) -> Substitute:
         """The answer for a period without one. ``state``: before it.
 

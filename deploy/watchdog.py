@@ -1,8 +1,10 @@
 """The second process: when the control loop's heartbeat stops, it takes the equipment to its safe state.
 
-It asks no policy and no shield: the loop's last standby commands if the plant can still reach them, then the limiter of
-last resort, step by step. After that, and wherever the plant does not answer, it writes nothing more, so that the
-equipment's own time-out acts. It is no certified safety function; that one stands below it, in the equipment.
+It does the same when a stop is ordered and the control loop, hung or not, does not carry it out: that one is killed
+first, since a plant has one master. It asks no policy and no shield: the loop's last standby commands if the plant can
+still reach them, then the limiter of last resort, step by step. After that, and wherever the plant does not answer, it
+writes nothing more, so that the equipment's own time-out acts. It is no certified safety function; that one stands
+below it, in the equipment.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..envs.constraint import Declaration, declare
 from ..envs.errors import PlantError
 from ..envs.plant import Plant
 from .heartbeat import Lines, Silence
+from .held_stop import HeldStop
 from .safe_walk import SafeWalk
 from .shield.command_memory import CommandMemory
 from .transition import told_commands
@@ -49,7 +52,8 @@ class Watchdog:
 
     ``descriptor``: where heartbeats come from; ``answer``: called with each message back. ``most_steps``: writes after
     which it leaves the plant to its own time-out; ``patience``: failures of the plant in a row after which it does.
-    ``declaration``: the site's limits and safe states; None: those that the plant's nameplate implies. What the loop
+    ``declaration``: the site's limits and safe states; None: those that the plant's nameplate implies. ``stop``: the
+    stop file that it also looks at. What the loop
     changed before is not known here, so that dwells and counted switches are waited out from the first step on.
     """
 
@@ -63,11 +67,13 @@ class Watchdog:
         most_steps: int = 200,
         patience: int = 5,
         declaration: Declaration | None = None,
+        stop: HeldStop | None = None,
     ) -> None:
         self._plant, self._silence, self._answer = plant, silence, answer
         self._descriptor = descriptor
         self._most_steps, self._patience = most_steps, patience
         self._declaration = declaration
+        self._stop = stop
 
     def watch(self) -> Report:
         """Return after a good-bye, or after having acted."""
@@ -85,7 +91,8 @@ class Watchdog:
         lines = Lines(self._descriptor)
         standby: Any = None
         while True:
-            wait_s = min(max(self._silence.left_s(time.monotonic()), 0.0), _LONGEST_WAIT_S)
+            longest_s = _LONGEST_WAIT_S if self._stop is None else min(self._stop.look_s, _LONGEST_WAIT_S)
+            wait_s = min(max(self._silence.left_s(time.monotonic()), 0.0), longest_s)
             select.select([self._descriptor], [], [], wait_s)
             # Read before judging: beats may have come while this process itself stood still.
             for message in lines.read():
@@ -93,9 +100,15 @@ class Watchdog:
                     return Report()
                 if self._silence.heard(message.get("beat"), time.monotonic()):
                     standby = message.get("standby")
+                    if self._stop is not None:
+                        self._stop.told(message.get("stopped"))
                     self._answer({"heard": message["beat"]})
             if lines.ended:
                 return self._act(walk, standby, "the control process ended without a good-bye")
+            if self._stop is not None and self._stop.is_ignored(time.monotonic()):
+                why = f"a stop was not carried out for over {self._stop.patience_s:g} s"
+                killed = self._stop.end_control()
+                return self._act(walk, standby, f"{why}; process {self._stop.control_pid} killed" if killed else why)
             if self._silence.has_stopped(time.monotonic()):
                 return self._act(walk, standby, f"no heartbeat for over {self._silence.timeout_s:g} s")
 

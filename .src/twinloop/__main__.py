@@ -52,6 +52,7 @@ COMMANDS = {
     "package": Command(
         "twinloop.deploy.commands.package", "bring a policy to the field: sign, check, install, roll out", "edge"
     ),
+    "stop": Command("twinloop.deploy.commands.stop", "emergency stop of a station, without a login", "edge"),
     "watchdog": Command(
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +17,22 @@ from typing import Any
 from ...envs.commands.overrides import add_overrides
 from ...envs.errors import ConfigurationError, JournalError
 from ..heartbeat import DEFAULT_PERIODS, Silence
+from ..held_stop import HeldStop
 from ..journal import Journal
 from ..plants import declared_limits, open_plant
+from ..station.folder import StationFolder, write_whole
 from ..watchdog import Report, Watchdog
+
+_DISK_S = 2.0
 
 DESCRIPTION = """\
 Read heartbeats on the standard input, one line of JSON each period: {"beat": 1, "standby": {"GROUP": [[...]]}}, numbers
 growing, and {"bye": true} at an orderly end. When no new number comes for --periods and a half periods, or the input
 closes without a good-bye, walk all assets of the plant to their safe states within their rate limits, and end. Then the
 equipment's own time-out acts, and it also does where the plant can't be reached.
+
+With --station it also looks at the stop file there. When the beats do not say {"stopped": true} within one and a half
+periods of a stop, their sender (--control-pid) is killed, hung or not, and the plant is taken to its safe state.
 
 Safe states and limits are those of the site in --plant; without it those that the plant's nameplate implies: neutral,
 ranges and rates. The first answer says which ("limits"), and the hash of them ("declaration"). Commands that must stay
@@ -63,6 +71,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--period-s", type=float, metavar="S", help="seconds between beats; default: the plant's period on the wall"
     )
+    parser.add_argument(
+        "--station",
+        type=Path,
+        metavar="DIR",
+        help="the station whose stop file it heeds, and where it tells what it does",
+    )
+    parser.add_argument(
+        "--control-pid",
+        type=int,
+        metavar="PID",
+        help="with --station: the process that started this one, killed if it does not carry out a stop",
+    )
     parser.add_argument("--journal", type=Path, metavar="PATH", help="where it records that it acted")
 
 
@@ -74,21 +94,36 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"--period-s: {arguments.period_s}; give a positive number of seconds")
     if arguments.overrides and arguments.plant is None:
         raise ConfigurationError(f"--set {arguments.overrides[0]}: overrides a plant's YAML; give that with --plant")
+    if arguments.control_pid is not None and arguments.station is None:
+        raise ConfigurationError(f"--control-pid {arguments.control_pid}: for a stop in a station; give --station too")
+    if arguments.control_pid is not None and arguments.control_pid != os.getppid():
+        raise ConfigurationError(
+            f"--control-pid: {arguments.control_pid} did not start this process ({os.getppid()} did), so that number "
+            "may become another process'; start the watchdog from the process that it may have to end"
+        )
     logging.basicConfig(level=logging.WARNING, format="watchdog: %(message)s")
     # asyncua logs a trace for each connection that is lost; our own messages say it.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     plant = open_plant(endpoint=arguments.endpoint)
+    status = _Status(None if arguments.station is None else StationFolder(arguments.station))
     try:
         wall_period_s = getattr(plant, "wall_period_s", None) or plant.nameplate.period_s
         silence = Silence(arguments.period_s or wall_period_s, arguments.periods)
         declaration = None
         if arguments.plant is not None:
             declaration = declared_limits(plant.nameplate, arguments.plant, arguments.overrides)
-        report = Watchdog(plant, silence, sys.stdin.fileno(), _answer, declaration=declaration).watch()
+        stop = None
+        if arguments.station is not None:
+            period_s = arguments.period_s or wall_period_s
+            stop = HeldStop(StationFolder(arguments.station).stop, arguments.control_pid, period_s)
+        watchdog = Watchdog(plant, silence, sys.stdin.fileno(), status.answer, declaration=declaration, stop=stop)
+        report = watchdog.watch()
     finally:
         plant.close()
     if not report.why:
+        status.tell("ended")
         return 0
+    status.tell("safe" if report.safe else "left", why=report.why, writes=report.steps)
     print(f"watchdog: {describe(report)}", file=sys.stderr, flush=True)
     if arguments.journal is not None:
         _record(arguments.journal, report)
@@ -105,10 +140,43 @@ def describe(report: Report) -> str:
     )
 
 
-def _answer(message: Mapping[str, Any]) -> None:
-    # Past the buffer of `print`, which would complain again at exit; whoever died must not take the watchdog along.
-    with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+class _Status:
+    """Answers the sender, and tells a station what the watchdog does: watching, acting, safe, left, ended.
+
+    A disk that hangs must keep nobody from the plant, so the file is written by threads that are not waited for long.
+    """
+
+    def __init__(self, station: StationFolder | None) -> None:
+        self._station = station
+        self._writer: threading.Thread | None = None
+
+    def answer(self, message: Mapping[str, Any]) -> None:
+        # Past the buffer of `print`, which would complain again at exit; whoever died must not take the watchdog along.
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+        if "ready" in message:
+            self.tell("watching")
+        elif "acting" in message:
+            self.tell("acting", why=message["acting"])
+
+    def tell(self, state: str, **more: Any) -> None:
+        if self._station is None:
+            return
+        row = {"format": 1, "pid": os.getpid(), "state": state, "utc_s": time.time(), **more}
+        before, path = self._writer, self._station.watchdog
+        self._writer = threading.Thread(target=_write, args=(before, path, row), daemon=True)
+        self._writer.start()
+        if state in ("safe", "left", "ended"):
+            self._writer.join(_DISK_S)
+
+
+def _write(before: threading.Thread | None, path: Path, row: Mapping[str, Any]) -> None:
+    if before is not None:
+        before.join()
+    try:
+        write_whole(path, row, durable=False)
+    except OSError as error:
+        print(f"watchdog: {path}: {error}", file=sys.stderr, flush=True)
 
 
 def _record(path: Path, report: Report) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.errors import ConfigurationError
-from ..journal import plain
 
 FORMAT = 1
 """Of the folder; a program that knows another one refuses it."""
@@ -40,6 +39,11 @@ class StationFolder:
     def stop(self) -> Path:
         """While this file exists, the emergency stop is held. Its text says who pressed it."""
         return self.path / "STOP"
+
+    @property
+    def watchdog(self) -> Path:
+        """What the watchdog does: watching, acting, or how it ended (:mod:`..commands.watchdog`)."""
+        return self.path / "watchdog.json"
 
     @property
     def inbox(self) -> Path:
@@ -101,6 +105,8 @@ class StationFolder:
 
 def write_whole(path: Path, data: Mapping[str, Any], *, durable: bool = True) -> None:
     """Write ``data`` as JSON under its final name at once; ``durable``: only when the disk has it."""
+    from ..journal import plain  # here: `twinloop stop` knows a station without waiting for numpy
+
     text = json.dumps(plain(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with beside.open("w", encoding="utf-8") as file:

@@ -185,7 +185,7 @@ class _Beats:
     def lost(self) -> str:
         return self._lost(self._n)
 
-    def beat(self, standby: Any) -> None:
+    def beat(self, standby: Any, stopped: bool = False) -> None:
         self._n += 1
 
 

@@ -1,0 +1,70 @@
+"""The stop file as the watchdog sees it: whether control carries it out, and the end of a control that does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+from .heartbeat import LATE_PU
+
+_LOG = logging.getLogger(__name__)
+_GONE_WITHIN_S = 1.0
+
+
+class HeldStop:
+    """Counts for how long the stop file has stood without a heartbeat that says that it is carried out.
+
+    ``file``: the station's stop file; while it exists, no policy and no person may command anything. ``control_pid``:
+    the process that sends the heartbeats, which must be this one's parent, so that its number can't have become
+    somebody else's; None for one that nobody told of, which can't be ended. The clock is the caller's, in seconds, and
+    never steps back.
+    """
+
+    def __init__(self, file: Path, control_pid: int | None, period_s: float) -> None:
+        self.control_pid = control_pid
+        self.patience_s = (1.0 + LATE_PU) * period_s
+        self.look_s = period_s / 10.0
+        """How often the file is to be looked for."""
+        self._file = file
+        self._follows: bool | None = None
+        self._ignored_since_s: float | None = None
+
+    def told(self, is_stopped: object) -> None:
+        """Take note of a beat. Before the first one control commands nothing."""
+        self._follows = is_stopped is True
+
+    def is_ignored(self, clock_s: float) -> bool:
+        """Look for the file; whether it has been ignored for longer than a period, and half of one for being late."""
+        if self._follows is not False or not self._stands():
+            self._ignored_since_s = None
+            return False
+        if self._ignored_since_s is None:
+            self._ignored_since_s = clock_s
+        return clock_s - self._ignored_since_s > self.patience_s
+
+    def end_control(self) -> bool:
+        """Kill the control process, hung or not: a plant has one master. False if it is gone, or not known."""
+        if self.control_pid is None or os.getppid() != self.control_pid:
+            return False
+        _LOG.error("process %d does not carry out the stop in %s: killed", self.control_pid, self._file)
+        try:
+            os.kill(self.control_pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        give_up_s = time.monotonic() + _GONE_WITHIN_S
+        while os.getppid() == self.control_pid and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+        return True
+
+    def _stands(self) -> bool:
+        try:
+            self._file.stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            # Whoever hides the file must not undo the stop.
+            _LOG.warning("%s can't be looked at (%s); taken as a stop", self._file, error)
+        return True
