@@ -16,13 +16,18 @@ OPCUA_SCHEME = "opc.tcp://"
 
 
 def open_plant(
-    *, endpoint: str | None = None, plant_file: str | Path | None = None, overrides: Sequence[str] = ()
+    *,
+    endpoint: str | None = None,
+    plant_file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    security: str | Path | None = None,
 ) -> Plant:
     """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``, ``modbus://host:port``) or the one that
     ``plant_file`` describes.
 
-    ``overrides`` are texts such as ``plant.seed=3``, for a plant's file only. Raises :class:`ConfigurationError` for
-    anything else than exactly one of the two; the plant itself may raise
+    ``overrides`` are texts such as ``plant.seed=3``, for a plant's file only; ``security`` is a client's folder of
+    certificates, for an endpoint whose protocol has security. Raises :class:`ConfigurationError` for anything else than
+    exactly one of the two, and for a folder that cannot be used; the plant itself may raise
     :class:`~twinloop.envs.errors.PlantError` when it is first used.
     """
     if (endpoint is None) == (plant_file is None):
@@ -30,7 +35,9 @@ def open_plant(
     if endpoint is not None:
         if overrides:
             raise ConfigurationError(f"--set {overrides[0]}: overrides a plant's YAML; a plant at --endpoint has none")
-        return _at_endpoint(endpoint)
+        return _at_endpoint(endpoint, security)
+    if security is not None:
+        raise ConfigurationError("--security: is for a plant at --endpoint; one in this process has no wire to secure")
     from ..envs.plant_file import load_plant_file
 
     assert plant_file is not None  # exactly one was given
@@ -77,8 +84,10 @@ def declared_limits(nameplate: Nameplate, plant_file: str | Path | None, overrid
     return found
 
 
-def _at_endpoint(endpoint: str) -> Plant:
+def _at_endpoint(endpoint: str, security: str | Path | None) -> Plant:
     if endpoint.startswith(MODBUS_SCHEME):
+        if security is not None:
+            raise ConfigurationError(f"--security: Modbus TCP has none, so {endpoint} can't use it; leave it out")
         return _at_modbus(endpoint)
     if not endpoint.startswith(OPCUA_SCHEME):
         raise ConfigurationError(
@@ -86,10 +95,13 @@ def _at_endpoint(endpoint: str) -> Plant:
             f"{MODBUS_SCHEME}host:5020"
         )
     try:
+        from .connectors.opcua_security import load_client_security
         from .drivers.opcua_client import OpcUaPlant
     except ModuleNotFoundError as error:
         raise MissingExtraError("asyncua", "opcua", f"a plant at {endpoint}") from error
-    return OpcUaPlant(endpoint)
+    if security is not None:
+        load_client_security(security)  # what is wrong with it is told now, before anything is connected
+    return OpcUaPlant(endpoint, security=security)
 
 
 def _at_modbus(endpoint: str) -> Plant:

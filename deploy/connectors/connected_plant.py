@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ...envs.errors import PlantError
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Quality, Telemetry
-from .contract import Connector, Outcome, Peer, WriteStatus
+from .contract import Connector, Outcome, Peer, Steppable, WriteStatus
 
 FloatArray = NDArray[np.float64]
 
@@ -19,6 +20,10 @@ UNCERTAIN_PERIODS = 2.0
 """A heartbeat that has stood for longer makes what was good uncertain: it should have moved once, and may just."""
 SILENT_PERIODS = 3.0
 """A heartbeat that has stood for longer makes all readings bad."""
+FRESH_PERIODS = 0.25
+"""An answer younger than this still tells the peer's time."""
+EARLIER_PU = 0.01
+"""Share of a period by which the question for the next beat moves ahead, until it comes too early once."""
 
 
 class ConnectedPlant:
@@ -31,6 +36,9 @@ class ConnectedPlant:
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
+        self._answered_at_s = -math.inf
+        self._has_told = False
+        self._moves_at_s: float | None = None
         self._sequence = 0
         self._seen_beat: int | None = None
         self.in_control = True
@@ -42,6 +50,10 @@ class ConnectedPlant:
 
     @property
     def clock_s(self) -> float:
+        """The peer's clock; that of an answer just received serves, since a request for it would be as old."""
+        peer = self._connector.peer
+        if peer is not None and time.monotonic() - self._answered_at_s < FRESH_PERIODS * self._period_s(peer):
+            return _now_s(peer)
         return _now_s(self._connector.heartbeat(send=False))
 
     @property
@@ -54,6 +66,7 @@ class ConnectedPlant:
         measured, commanded = plate.signal_names("measured"), plate.signal_names("commanded")
         readings = self._connector.read([*measured, *commanded])
         peer = self._peer()
+        self._answered_at_s = time.monotonic()
         n = len(measured)
         quality = np.maximum(readings.quality[:n], self._quality(peer)).astype(np.int8)
         self._sequence += 1
@@ -92,6 +105,7 @@ class ConnectedPlant:
             full = [f"{name}/{asset}/{signal.name}" for asset in group.assets for signal in group.commanded]
             wanted |= dict(zip(full, array.ravel().tolist(), strict=True))
         outcomes = self._connector.write(wanted)
+        self._has_told = True  # a write carries our heartbeat
         self.refusals = {
             n: outcome.reason or outcome.status.value
             for n, outcome in outcomes.items()
@@ -100,19 +114,33 @@ class ConnectedPlant:
         return _groups(plate, "commanded", self._held(plate.signal_names("commanded"), outcomes))
 
     def advance(self) -> None:
-        """Wait until the peer's heartbeat moves; tell ours first, if ``in_control``.
+        """Wait until the peer's heartbeat moves, or step a peer that is stepped; tell ours first, if ``in_control``
+        and no write of this period has.
 
         Raises :class:`PlantError` when it has stood for three periods, and from then on after one more period each.
         """
-        peer = self._connector.heartbeat(send=self.in_control)
+        has_told, self._has_told = self._has_told, False
+        peer = self._connector.peer
+        if peer is None or (self.in_control and not has_told):
+            peer = self._connector.heartbeat(send=self.in_control and not has_told)
         period_s = self._period_s(peer)
         if period_s == 0.0:
-            raise PlantError(
-                f"{self._connector.endpoint}: the plant there goes on only when it is stepped on its own side; "
-                "serve it with a speed"
-            )
+            if not isinstance(self._connector, Steppable):
+                raise PlantError(
+                    f"{self._connector.endpoint}: the plant there goes on only when it is stepped on its own side; "
+                    "serve it with a speed"
+                )
+            self._connector.step()
+            return
         seen = peer.beat if self._seen_beat is None else self._seen_beat
+        self._seen_beat = self._wait(peer, seen, period_s).beat
+
+    def _wait(self, peer: Peer, seen: int, period_s: float) -> Peer:
+        """Ask when the next beat is due, rather than all the time, and from then on until it has come."""
         give_up_s = time.monotonic() + max(SILENT_PERIODS * period_s - peer.age_s, period_s)
+        pause_s = min(max(period_s / 20.0, 0.002), 0.25)
+        due_s = None if self._moves_at_s is None else self._moves_at_s + period_s
+        self._moves_at_s, asked = None, 0
         while peer.beat == seen:
             if time.monotonic() > give_up_s:
                 raise PlantError(
@@ -120,9 +148,17 @@ class ConnectedPlant:
                     f"{peer.age_s:.3g} s, over {SILENT_PERIODS:g} periods of {period_s:g} s; is the plant behind it "
                     "stuck?"
                 )
-            time.sleep(min(max(period_s / 20.0, 0.002), 0.25))
+            is_first = asked == 0 and due_s is not None
+            time.sleep(max(due_s - time.monotonic(), 0.0) if is_first and due_s is not None else pause_s)
             peer = self._connector.heartbeat(send=False)
-        self._seen_beat = peer.beat
+            asked += 1
+        self._answered_at_s = now_s = time.monotonic()
+        if asked > 1:
+            self._moves_at_s = now_s
+        elif due_s is not None and now_s - due_s < pause_s:
+            # It was there when asked: perhaps for a while, so ask a little earlier next time.
+            self._moves_at_s = due_s - period_s * EARLIER_PU
+        return peer
 
     def close(self) -> None:
         """Leave the peer; a later call connects again."""

@@ -6,13 +6,14 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from asyncua import ua as _typed_ua
 from asyncua.sync import Client
 
+from twinloop.deploy.connectors.opcua_connector import OpcUaConnector
 from twinloop.deploy.drivers import opcua_address as address
 from twinloop.deploy.drivers.opcua_client import OpcUaPlant
 from twinloop.deploy.drivers.opcua_server import OpcUaPlantServer
@@ -101,10 +102,10 @@ def test_refusals_are_item_by_item_and_keep_the_value_before(shared: Shared) -> 
     held = client.write({"turbine": np.array([[np.nan, 0.5], [41.0, np.inf], [-40.0, 0.05]])})
     np.testing.assert_array_equal(held["turbine"], [[20.0, 0.5], [10.0, 0.9], [-40.0, 1.0]])
     assert client.refusals == {
-        "turbine/WT01/yaw_offset_deg": "BadOutOfRange",
-        "turbine/WT02/yaw_offset_deg": "BadOutOfRange",
-        "turbine/WT02/power_limit_pu": "BadOutOfRange",
-        "turbine/WT03/power_limit_pu": "BadOutOfRange",
+        "turbine/WT01/yaw_offset_deg": "nan is no number to command",
+        "turbine/WT02/yaw_offset_deg": "41 deg is outside [-40, 40]",
+        "turbine/WT02/power_limit_pu": "inf is no number to command",
+        "turbine/WT03/power_limit_pu": "0.05 pu is outside [0.1, 1]",
     }
     client.write({"turbine": OFFSET})
     assert client.refusals == {}
@@ -280,7 +281,7 @@ def test_in_real_time_advance_waits_for_the_next_period() -> None:
         assert time.monotonic() - start_s > 0.7
         assert client.clock_s - start_clock_s >= 40.0
         with pytest.raises(PlantError, match="BadInvalidState"):
-            client._ask(lambda link: link.step())
+            cast(OpcUaConnector, client._connector).step()
 
 
 def test_a_server_of_another_plant_is_refused_with_the_difference(shared: Shared) -> None:
