@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,6 @@ def accepted_of(state: Mapping[str, Any], nameplate: Nameplate) -> dict[str, Any
     return found
 
 
-@lru_cache(maxsize=4)
 def _policy(path: str, name: str, nameplate: Nameplate) -> Policy | None:
     if path:
         from ...agents.artifact import load_artifact

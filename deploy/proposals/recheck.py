@@ -1,4 +1,4 @@
-"""An approved proposal, simulated anew from where the plant is now; by the live twin's process, until it is executed."""
+"""An approved proposal, simulated anew from where the plant is now, by the live twin's process."""
 
 from __future__ import annotations
 
