@@ -17,6 +17,7 @@ from ...envs.plant import Quality
 from . import modbus_address as address
 from . import modbus_wire as wire
 from . import register_map as rm
+from .command_fault import command_fault
 from .contract import Capabilities, Listener, Outcome, Peer, Readings, Subscription, WriteStatus
 from .polling import Polling
 from .register_map import Entry, Header, MapSettings, RegisterMap, Status
@@ -129,7 +130,7 @@ class ModbusConnector:
     def write(self, commands: Mapping[str, float]) -> dict[str, Outcome]:
         """One batch with a heartbeat, read back. Several requests are held together by the sequence register."""
         known = self._entries(self.map.commanded, commands)
-        faults = {name: _fault(known[name], value) for name, value in commands.items()}
+        faults = {name: command_fault(known[name].signal, value) for name, value in commands.items()}
         sent = sorted((known[name] for name, fault in faults.items() if not fault), key=lambda e: e.register)
         numbers = {entry.register: entry.codec.encode(commands[entry.name]) for entry in sent}
         refused: dict[str, str] = {}
@@ -342,15 +343,3 @@ class ModbusConnector:
 
 def _value(entry: Entry, words: Mapping[int, int]) -> float:
     return entry.number([words[k] for k in range(entry.register, entry.end)])
-
-
-def _fault(entry: Entry, value: float) -> str:
-    """Why a command is not sent; empty for one that may be."""
-    signal = entry.signal
-    if not math.isfinite(value):
-        return f"{value} is no number to command"
-    if not signal.minimum <= value <= signal.maximum:
-        return f"{value:g} {signal.unit} is outside [{signal.minimum:g}, {signal.maximum:g}]"
-    if signal.levels is not None and value not in signal.levels:
-        return f"{value:g} {signal.unit} is none of {list(signal.levels)}"
-    return ""
