@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ...envs.commands.overrides import add_overrides
 from ...envs.constraint import Declaration
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
+from ..arbitration.priority_array import Slot
 from ..audit.metrics import served
 from ..emergency_stop import stop_on_key, stop_on_signal
 from ..heartbeat import DEFAULT_PERIODS, Watched, watchdog_command
@@ -27,9 +28,15 @@ from ..journal import Journal
 from ..order_desk import OrderDesk
 from ..plants import declared_limits, open_plant, plant_requirements
 from ..run_display import RunDisplay
-from ..runtime import Runtime
+from ..runtime import Period, Runtime
 from ..shield import Mode, Shield
 from ..shield.orders import ORDERABLE
+from ..station.control_sheet import write_control
+from ..station.desk import StationDesk
+from ..station.executor_seat import EmptySeat, Executor
+from ..station.folder import StationFolder
+from ..station.lock import sole_control
+from ..station.period_state import PeriodState
 from ..summary import Ending, RunSummary
 from ..watching import watch
 from .termination import terminate_as_interrupt
@@ -62,6 +69,10 @@ until the run ends.
 A file that is gone, unreadable or wrong never raises authority: what was ordered stays, approvals lapse, and the log
 says so.
 
+--station DIR makes this the control process of a station (docs/station.md): the journal lies there, pages and other
+commands read there what goes on, and put their orders there. The stop file DIR/STOP stops it from then on, also after
+a restart, until a reset order; one that is started on a plant which already obeys commands goes on from these.
+
 A plant at --endpoint that keeps its own time has a watchdog, in a second process (`twinloop watchdog --help`): should
 this process die or stand still for --watchdog-periods and a half periods, it walks the assets to their safe states; and
 should the watchdog die, this process does so itself.
@@ -75,6 +86,7 @@ examples:
   twinloop run runs/demo/train/artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --journal farm.journal
   twinloop run --policy greedy --plant configs/wind_farm/plant_ablaincourt.yaml --set plant.seed=3 --periods 360
   twinloop run artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --mode shadow --orders orders.yaml
+  twinloop run artifact --endpoint opc.tcp://127.0.0.1:4840/twinloop --mode approved --station stations/north
 
 exit status: 0 done, 130 stopped by Ctrl-C, 2 the plant or the journal was lost, or wrong input.
 """
@@ -99,6 +111,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--endpoint", metavar="URL", help="a running plant, such as opc.tcp://127.0.0.1:4840/twinloop")
     parser.add_argument(
+        "--security",
+        metavar="DIR",
+        help="a client's folder of certificates (`twinloop certificates`); without it only this machine is spoken to",
+    )
+    parser.add_argument(
         "--plant",
         metavar="FILE.yaml",
         help="a plant to emulate in this process; with --endpoint, what the limits of that plant are taken from",
@@ -109,8 +126,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--journal",
         type=Path,
         metavar="PATH",
-        help="where every decision is recorded, continued if it exists; default journals/SITE-TIME.sqlite",
+        help="where every decision is recorded, continued if it exists; default journals/SITE-TIME.sqlite, or in the "
+        "station",
     )
+    parser.add_argument("--station", type=Path, metavar="DIR", help="the station's folder, made if it is not there")
 
     parser.add_argument(
         "--mode",
@@ -148,12 +167,26 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.watchdog_periods < 0:
         raise ConfigurationError(f"--watchdog-periods: {arguments.watchdog_periods}; give 1 or more, or 0 for none")
-    desk = OrderDesk(Mode(arguments.mode), arguments.orders)
-    desk.open()
+    sheet = OrderDesk(Mode(arguments.mode), arguments.orders)
+    sheet.open()
+    if arguments.station is None:
+        return _run(arguments, sheet, None)
+    station = StationFolder(arguments.station)
+    station.make()
+    with sole_control(station):
+        return _run(arguments, sheet, station)
+
+
+def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder | None) -> int:
     if arguments.endpoint is not None and arguments.plant is not None:
-        plant = open_plant(endpoint=arguments.endpoint)  # the file only tells its limits
+        plant = open_plant(endpoint=arguments.endpoint, security=arguments.security)  # the file tells its limits
     else:
-        plant = open_plant(endpoint=arguments.endpoint, plant_file=arguments.plant, overrides=arguments.overrides)
+        plant = open_plant(
+            endpoint=arguments.endpoint,
+            plant_file=arguments.plant,
+            overrides=arguments.overrides,
+            security=arguments.security,
+        )
     console = Console()
     try:
         nameplate = plant.nameplate
@@ -162,7 +195,9 @@ def run(arguments: argparse.Namespace) -> int:
         declaration = declared_limits(nameplate, arguments.plant, arguments.overrides)
         required = plant_requirements(arguments.plant, arguments.overrides)
         shield = Shield(declaration, monitors=watch(declaration, policy, console.print, required))
-        path = arguments.journal or Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
+        path = arguments.journal or (_own_journal(nameplate) if station is None else station.journal)
+        seat = None if station is None else _Seat(station, arguments, declaration, wall_period_s, sheet)
+        stop = sheet.stop if seat is None else seat.desk.stop
         console.print(
             f"{policy.name} on {nameplate.site}: {len(nameplate.agents)} assets, period {nameplate.period_s:g} s, "
             f"journal {path}",
@@ -176,11 +211,14 @@ def run(arguments: argparse.Namespace) -> int:
             _messages_above(console),
             terminate_as_interrupt(),
             _watched(arguments, wall_period_s, declaration) as heartbeat,
-            stop_on_signal(desk.stop),
-            stop_on_key(desk.stop) as has_key,
+            stop_on_signal(stop),
+            stop_on_key(stop) as has_key,
             RunDisplay(console, arguments.periods) as display,
-            served(arguments.metrics, path, display.show) as show,
+            _told(seat, display.show) as tell,
+            served(arguments.metrics, path, tell) as show,
         ):
+            if seat is not None:
+                seat.write_control(policy, arguments, path, None if heartbeat is None else heartbeat.pid)
             console.print(
                 f"mode {arguments.mode}; emergency stop: {'the key s or space, or ' if has_key else ''}"
                 f"kill -USR1 {os.getpid()}",
@@ -194,16 +232,82 @@ def run(arguments: argparse.Namespace) -> int:
                 shield,
                 journal,
                 mode=Mode(arguments.mode),
-                orders=desk,
+                orders=sheet if seat is None else None,
+                desk=None if seat is None else seat.desk,
+                requesters=None if seat is None else {Slot.OPERATOR: seat.desk, Slot.APPROVED: seat.executor},
                 heartbeat=heartbeat,
                 wall_period_s=wall_period_s,
                 # A plant in another time than ours, emulated or sped up, has no clock but its own.
                 clock_s=time.monotonic if wall_period_s == nameplate.period_s else None,
             ).run(arguments.periods, show)
+            if seat is not None:
+                seat.ending = summary.ending
     finally:
         plant.close()
     console.print(summary_table(summary, nameplate, path, time.monotonic() - begun_s))
     return {Ending.COMPLETED: 0, Ending.INTERRUPTED: 130}.get(summary.ending, 2)
+
+
+class _Seat:
+    """What makes a run the control process of a station. ``ending`` is told when the run is over."""
+
+    def __init__(
+        self,
+        station: StationFolder,
+        arguments: argparse.Namespace,
+        declaration: Declaration,
+        wall_period_s: float | None,
+        sheet: OrderDesk,
+    ) -> None:
+        plate, ceiling = declaration.nameplate, Mode(arguments.mode)
+        self._station, self._declaration, self._ceiling = station, declaration, ceiling
+        self._wall_period_s = wall_period_s or plate.period_s
+        self.executor: Executor = EmptySeat()
+        self.desk = StationDesk(station, plate, ceiling, self._wall_period_s, executor=self.executor, sheet=sheet)
+        self.state = PeriodState(station, plate, ceiling, self.desk, self.executor.executions)
+        self.ending = Ending.FAILED
+
+    def write_control(
+        self, policy: Policy, arguments: argparse.Namespace, journal: Path, watchdog_pid: int | None
+    ) -> None:
+        """Write ``control.json``; raises :class:`ConfigurationError` where that can't be done."""
+        try:
+            write_control(
+                self._station,
+                self._declaration,
+                policy,
+                ceiling=self._ceiling,
+                wall_period_s=self._wall_period_s,
+                journal=journal,
+                endpoint=arguments.endpoint,
+                watchdog_pid=watchdog_pid,
+                policy_path=None if arguments.artifact is None else Path(arguments.artifact),
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._station.control}: can't be written ({error.strerror}); give a --station on another disk"
+            ) from error
+
+
+@contextmanager
+def _told(seat: _Seat | None, also: Callable[[Period], None]) -> Iterator[Callable[[Period], None]]:
+    """Inside, each period goes into the station's ``state.json`` too, which is marked as ended after."""
+    if seat is None:
+        yield also
+        return
+
+    def show(period: Period) -> None:
+        seat.state.show(period)
+        also(period)
+
+    try:
+        yield show
+    finally:
+        seat.state.close(seat.ending.value)
+
+
+def _own_journal(nameplate: Nameplate) -> Path:
+    return Path("journals") / f"{nameplate.site}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
 
 
 def summary_table(summary: RunSummary, nameplate: Nameplate, journal: Path, took_s: float) -> Table:
@@ -237,7 +341,13 @@ def _watched(
         return
     period_s = max(wall_period_s, SHORTEST_PERIOD_S)
     command = watchdog_command(
-        arguments.endpoint, arguments.watchdog_periods, period_s, arguments.plant, arguments.overrides
+        arguments.endpoint,
+        arguments.watchdog_periods,
+        period_s,
+        arguments.plant,
+        arguments.overrides,
+        station=arguments.station,
+        security=arguments.security,
     )
     with Watched(command, period_s, arguments.watchdog_periods, declaration.hash) as watched:
         yield watched
