@@ -59,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--endpoint", required=True, metavar="URL", help="the plant, such as opc.tcp://127.0.0.1:4840/x"
     )
+    parser.add_argument("--security", metavar="DIR", help="a client's folder of certificates, as for twinloop run")
     parser.add_argument("--plant", metavar="FILE.yaml", help="the plant's file, where its site declares limits")
     add_overrides(parser, "site.name=north")
     parser.add_argument(
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="watchdog: %(message)s")
     # asyncua logs a trace for each connection that is lost; our own messages say it.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    plant = open_plant(endpoint=arguments.endpoint)
+    plant = open_plant(endpoint=arguments.endpoint, security=arguments.security)
     status = _Status(None if arguments.station is None else StationFolder(arguments.station))
     try:
         wall_period_s = getattr(plant, "wall_period_s", None) or plant.nameplate.period_s
