@@ -142,9 +142,9 @@ class Arbiter:
         names = self._names(approved)
         if isinstance(orders, Orders):
             orders = replace(orders, approved=told | names, manual=self._names(by_hand))
-        who = {
-            self._agents[int(flat.asset[i])]: str(standing.who[slot[i] - 1, i]) for i in np.flatnonzero(asked).tolist()
-        }
+        who: dict[str, str] = {}
+        for i in np.flatnonzero(asked)[np.argsort(-slot[asked], kind="stable")].tolist():  # the gravest slot names it
+            who[self._agents[int(flat.asset[i])]] = str(standing.who[slot[i] - 1, i])
         return Settled(flat.grouped(values), orders, slot, who, names, standing)
 
     def _of_assets(self, commands: Bools) -> Bools:
