@@ -74,7 +74,7 @@ class Desk(Protocol):
     """Where people's orders come in that are journalled; :class:`~.station.desk.StationDesk` is one."""
 
     def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:
-        """What is asked in the period after ``number``, from ``state``, at the plant's ``now_s``. Bounded in time."""
+        """What is asked for the period of this ``number``, from ``state``, at the plant's ``now_s``. Bounded in time."""
         ...
 
     def rows(self) -> Sequence[Mapping[str, Any]]:

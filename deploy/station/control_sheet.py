@@ -46,6 +46,7 @@ def write_control(
             "name": policy.name,
             "hash": getattr(policy, "hash", None),
             "path": None if policy_path is None else str(policy_path.absolute()),
+            "pid": getattr(policy, "pid", None),  # at the start; another one follows on one that dies
         },
         "journal": str(journal.absolute()),
         "started_utc_s": time.time(),

@@ -109,7 +109,7 @@ class StationDesk:
         return found
 
     def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:
-        """What people ask in the period after ``number``. Never raises: whatever goes wrong here, a stop is heeded."""
+        """What people ask for the period of this ``number``. Never raises: whatever goes wrong here, a stop is heeded."""
         held = self._stop.look()
         try:
             return self._gathered(held, number, now_s, state)
@@ -184,7 +184,7 @@ class StationDesk:
             by="unknown" if order is None else order.by,
             accepted=verdict.accepted,
             why=verdict.why,
-            period=number + 1,
+            period=number,
             utc_s=self._utc(),
         )
         row = {"kind": "order", "utc_s": result.utc_s, "period": result.period, "id": result.id}
@@ -228,7 +228,7 @@ class StationDesk:
     def _obey(self, order: Order, number: int, now_s: float, state: ShieldState, asked: _Asked) -> Verdict:
         assets = None if order.assets is None else frozenset(order.assets)
         if order.kind == "stop":
-            self._stop.press(order.by)
+            self._stop.press(order.by, order.utc_s)
             asked.stopped = True
             return Verdict(True, "stopped: all assets go to their safe states, until a reset")
         if order.kind == "reset":
@@ -244,7 +244,7 @@ class StationDesk:
         if order.kind == "release":
             names = self._manual.release(assets)
             return Verdict(True, f"released {', '.join(names)}" if names else "nothing was held by hand")
-        seen = Circumstances(number + 1, now_s, *self._seen, state, self._modes(state))
+        seen = Circumstances(number, now_s, *self._seen, state, self._modes(state))
         try:
             return self.executor.order(order, seen)
         except Exception as error:  # noqa: BLE001 - whoever carries out proposals must not end the control of a plant

@@ -31,9 +31,10 @@ class StopFile:
         """Who stopped it; empty while nobody has."""
         return self._pressed_by
 
-    def press(self, by: str) -> None:
-        """Stop, until :meth:`release`."""
-        self._pressed_utc_s = max(self._pressed_utc_s, self._utc_s())
+    def press(self, by: str, utc_s: float | None = None) -> None:
+        """Stop, until :meth:`release`. ``utc_s``: when it was asked for, if that was before now."""
+        now_s = self._utc_s()
+        self._pressed_utc_s = max(self._pressed_utc_s, now_s if utc_s is None else min(utc_s, now_s))
         self._pressed_by = self._pressed_by or by or "somebody"
 
     def look(self) -> bool:
@@ -72,6 +73,8 @@ class StopFile:
                 os.write(descriptor, f"{self._pressed_by}\n".encode())
             finally:
                 os.close(descriptor)
+            # Pressed then, and not now: a reset that was asked for in between is for this stop.
+            os.utime(self._path, (self._pressed_utc_s, self._pressed_utc_s))
         except FileExistsError:
             return
         except OSError as error:
