@@ -9,7 +9,7 @@ import sys
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 STOP_KEYS = (b"s", b"S", b" ")
@@ -35,13 +35,20 @@ def stop_on_key(stop: Callable[[str], None], descriptor: int | None = None) -> I
 
     ``descriptor``: the terminal, the standard input without it.
     """
+    with on_keys(dict.fromkeys(STOP_KEYS, stop), descriptor) as is_terminal:
+        yield is_terminal
+
+
+@contextmanager
+def on_keys(acts: Mapping[bytes, Callable[[str], None]], descriptor: int | None = None) -> Iterator[bool]:
+    """Inside, each key of ``acts`` calls what it stands for, from a thread; gives False where there is no terminal."""
     fd = _terminal() if descriptor is None else descriptor
     if fd is None or not os.isatty(fd):
         yield False
         return
     before = termios.tcgetattr(fd)
     over = threading.Event()
-    listener = threading.Thread(target=_listen, args=(fd, stop, over), name="keys", daemon=True)
+    listener = threading.Thread(target=_listen, args=(fd, acts, over), name="keys", daemon=True)
     # Keys come at once and are not shown; Ctrl-C stays what it is.
     tty.setcbreak(fd, termios.TCSANOW)
     listener.start()
@@ -71,7 +78,7 @@ def _in_foreground(fd: int) -> bool:
         return True
 
 
-def _listen(fd: int, stop: Callable[[str], None], over: threading.Event) -> None:
+def _listen(fd: int, acts: Mapping[bytes, Callable[[str], None]], over: threading.Event) -> None:
     while not over.is_set():
         ready, _, _ = select.select([fd], [], [], _LOOK_S)
         if not ready or not _in_foreground(fd):
@@ -83,5 +90,5 @@ def _listen(fd: int, stop: Callable[[str], None], over: threading.Event) -> None
             return
         if not key:
             return
-        if key in STOP_KEYS:
-            stop("key")
+        if key in acts:
+            acts[key]("key")

@@ -53,6 +53,8 @@ COMMANDS = {
         "twinloop.deploy.commands.package", "bring a policy to the field: sign, check, install, roll out", "edge"
     ),
     "stop": Command("twinloop.deploy.commands.stop", "emergency stop of a station, without a login", "edge"),
+    "console": Command("twinloop.deploy.commands.console", "serve a station's pages to browsers", "console"),
+    "overview": Command("twinloop.deploy.commands.overview", "show a station in the terminal", "edge"),
     "watchdog": Command(
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),
@@ -66,8 +68,11 @@ PACKAGE_EXTRAS = {
     "cryptography": ("audit", "edge", "opcua"),
     "daqp": ("edge",),
     "duckdb": ("audit",),
+    "fastapi": ("console",),
     "floris": ("wind",),
     "gymnasium": ("twin", "train", "tasks"),
+    "jinja2": ("console",),
+    "js_lib_htmx": ("console",),
     "matplotlib": ("train",),
     "mlflow": ("mlflow",),
     "mpe2": ("tasks",),
@@ -84,7 +89,9 @@ PACKAGE_EXTRAS = {
     "stable_baselines3": ("sb3",),
     "tensorboard": ("train",),
     "torch": ("twin", "train"),
+    "uvicorn": ("console",),
     "wandb": ("wandb",),
+    "youplot": ("console",),
 }
 """Extras of pyproject.toml that install an import package."""
 

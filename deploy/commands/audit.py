@@ -13,12 +13,13 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from ...envs.errors import ConfigurationError, JournalError
-from ..audit.heads import Publisher, SignedHead, sign_head
+from ...envs.errors import ConfigurationError
+from ..audit.heads import sign_head
 from ..audit.history import export
-from ..audit.retention import Retained, Retention, retain
+from ..audit.retention import Retention, retain
 from ..audit.signing import PRIVATE_NAME, PUBLIC_NAME, PublicKey, load_private, load_public, make_keys
 from ..audit.verify import AuditReport, audit
+from ..audit.watch import LOOK_S, AuditWatch, Watched, kept_words
 
 DESCRIPTION = """\
 Check a journal of `twinloop run`, sign how far it has come, keep its telemetry as Parquet, and delete what is old.
@@ -46,7 +47,6 @@ examples:
 
 exit status: 0 done and sound, 1 the journal or its history is not as it was, 2 wrong input.
 """
-_LOOK_S = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _journal(found)
     _signing(found)
     found.add_argument("--history", type=Path, required=True, metavar="DIR", help="the history's folder")
-    _retention(found)
+    configure_retention(found)
     found.set_defaults(act=_retain)
 
     found = chosen.add_parser("watch", allow_abbrev=False, help="all of this again and again until Ctrl-C")
@@ -99,7 +99,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--every-minutes", type=float, default=5.0, metavar="M", help="minutes to a head and an export (%(default)g)"
     )
-    _retention(found)
+    configure_retention(found)
     found.set_defaults(act=_watch)
 
 
@@ -170,56 +170,36 @@ def _query(arguments: argparse.Namespace) -> int:
 
 
 def _retain(arguments: argparse.Namespace) -> int:
-    declared = _declared(arguments)
+    declared = declared_retention(arguments)
     if declared is None:
         raise ConfigurationError("declare how much stays: --journal-days, --journal-mb, --history-days or --history-mb")
     key = load_private(arguments.key, arguments.journal)
-    print(_kept(retain(arguments.journal, arguments.history, _folder(arguments), key, declared)))
+    print(kept_words(retain(arguments.journal, arguments.history, _folder(arguments), key, declared)))
     return 0
 
 
 def _watch(arguments: argparse.Namespace) -> int:
-    key, declared = load_private(arguments.key, arguments.journal), _declared(arguments)
-    if declared is not None and arguments.out is None:
-        raise ConfigurationError("rows are deleted only when exported: give --out, the history's folder")
-    if arguments.every_rows < 1 or not arguments.every_minutes > 0.0:
-        raise ConfigurationError("--every-rows and --every-minutes: give positive numbers")
-    every_s = 60.0 * arguments.every_minutes
-    publisher = Publisher(arguments.journal, key, _folder(arguments), arguments.every_rows, every_s)
-    exported_s, trouble = -every_s, ""
-    while True:
-        try:
-            if arguments.journal.is_file():
-                head = publisher.publish(time.time())
-                if head is not None:
-                    print(_short(head), flush=True)
-                if arguments.out is not None and time.monotonic() - exported_s >= every_s:
-                    exported_s = time.monotonic()
-                    found = export(arguments.journal, arguments.out)
-                    print(f"{found.rows} periods exported, up to row {found.last}", flush=True)
-                    if declared is not None and found.last:
-                        done = retain(arguments.journal, arguments.out, _folder(arguments), key, declared)
-                        print(_kept(done), flush=True)
-            trouble = ""
-        except JournalError as error:  # a full disk may have room again, and a journal that was changed must be told of
-            if str(error) != trouble:
-                trouble = str(error)
-                print(f"error: {trouble}", file=sys.stderr, flush=True)
-        time.sleep(_LOOK_S)
-
-
-def _short(head: SignedHead) -> str:
-    return f"row {head.sequence} {head.hash} signed at {head.signed_at} with {head.key}"
-
-
-def _kept(done: Retained) -> str:
-    return (
-        f"{done.rows_deleted} rows and {done.files_deleted} files deleted; rows up to {done.anchor} are gone; journal "
-        f"{done.journal_bytes / 1e6:.1f} MB, history {done.history_bytes / 1e6:.1f} MB"
+    watched = Watched(
+        arguments.journal,
+        load_private(arguments.key, arguments.journal),
+        _folder(arguments),
+        arguments.out,
+        declared_retention(arguments),
+        arguments.every_rows,
+        60.0 * arguments.every_minutes,
     )
+    watch = AuditWatch(
+        watched,
+        lambda line: print(line, flush=True),
+        lambda trouble: print(f"error: {trouble}", file=sys.stderr, flush=True),
+    )
+    while True:
+        watch.look()
+        time.sleep(LOOK_S)
 
 
-def _declared(arguments: argparse.Namespace) -> Retention | None:
+def declared_retention(arguments: argparse.Namespace) -> Retention | None:
+    """What the arguments of :func:`configure_retention` declare; None where nothing is."""
     told = {name: getattr(arguments, name) for name in Retention.model_fields}
     if all(value is None for value in told.values()):
         return None
@@ -244,7 +224,8 @@ def _signing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=Path, metavar="DIR", help="folder of the signed heads (heads beside the key)")
 
 
-def _retention(parser: argparse.ArgumentParser) -> None:
+def configure_retention(parser: argparse.ArgumentParser) -> None:
+    """Add how much stays."""
     for name, words in (
         ("--journal-days", "days of rows that stay in the journal"),
         ("--journal-mb", "megabytes of rows that stay in the journal"),

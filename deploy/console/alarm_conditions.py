@@ -1,0 +1,96 @@
+"""Which alarms stand in a state: few, each with a thing to do, none twice for one cause.
+
+A cause that holds for the whole site is one alarm, not one an asset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..shield import Mode
+from .alarm_book import Condition, Priority
+from .sheet import Sheet
+from .words import SITE_CODES, code_words
+
+_BAD = 2
+_GRAVITY = {Mode.TRIPPED: Priority.HIGH, Mode.BACKUP: Priority.MEDIUM, Mode.DEGRADED: Priority.LOW}
+
+
+def silent_condition(age_s: float, limit_s: float) -> Condition:
+    """Control has said nothing for too long."""
+    return Condition(
+        "site/silent", Priority.HIGH,
+        f"control has been silent for more than {limit_s:.1f} s: see to its process; the watchdog takes the plant",
+        shelvable=False,
+    )  # fmt: skip
+
+
+def conditions_of(
+    sheet: Sheet, state: Mapping[str, Any], verdict: Mapping[str, Any] | None = None, misses_before: int | None = None
+) -> list[Condition]:
+    """All that stand in a state. ``verdict``: the live twin's; ``misses_before``: the count some minutes ago."""
+    found = [] if state.get("ended") else _of_modes(state)
+    if state.get("stop"):
+        found.append(
+            Condition("site/stop", Priority.HIGH, "emergency stop is held; reset it when it is safe", shelvable=False)
+        )
+    if state.get("ended"):
+        found.append(Condition("site/ended", Priority.MEDIUM, f"the run has ended: {state['ended']}"))
+    found += _of_readings(sheet, state)
+    misses = (state.get("cycle") or {}).get("misses", 0)
+    if misses_before is not None and misses > misses_before:
+        found.append(
+            Condition("site/misses", Priority.LOW, "periods were missed in the last ten minutes: unload the machine")
+        )
+    if verdict is not None and verdict.get("open") is False:
+        why = verdict.get("why") or verdict.get("reason") or "it does not follow the plant"
+        found.append(Condition("site/twin", Priority.LOW, f"the live twin is out of its band, so no proposals: {why}"))
+    found += _of_executions(state)
+    return found
+
+
+def _of_modes(state: Mapping[str, Any]) -> list[Condition]:
+    found: dict[str, Condition] = {}
+    causes = state.get("causes") or {}
+    for agent, mode in (state.get("modes") or {}).items():
+        priority = _GRAVITY.get(mode)
+        cause = causes.get(agent) or ""
+        if priority is None or cause == "emergency_stop":  # the stop is an alarm of its own
+            continue
+        trips = priority is Priority.HIGH
+        why = code_words(cause) if cause else "no cause is told"
+        if cause in SITE_CODES:
+            text, key, asset = f"{mode}, the whole site: {why}", f"site/{cause}", ""
+        else:
+            text, key, asset = f"{mode}: {why}", f"{agent}/mode", agent
+        if key not in found or trips:
+            found[key] = Condition(key, priority, text, asset, shelvable=not trips)
+    return list(found.values())
+
+
+def _of_readings(sheet: Sheet, state: Mapping[str, Any]) -> list[Condition]:
+    found = []
+    for group in sheet.nameplate.groups:
+        quality = (state.get("groups") or {}).get(group.name, {}).get("quality") or {}
+        for row, asset in enumerate(group.assets):
+            bad = [name for name, column in quality.items() if row < len(column) and column[row] == _BAD]
+            if bad:
+                agent = f"{group.name}/{asset}"
+                text = f"bad readings: {', '.join(sorted(bad))}"
+                found.append(Condition(f"{agent}/readings", Priority.LOW, text, agent))
+    return found
+
+
+def _of_executions(state: Mapping[str, Any]) -> list[Condition]:
+    found = []
+    for proposal, execution in (state.get("executions") or {}).items():
+        status, why = execution.get("status"), execution.get("why") or ""
+        if status in ("rolling back", "rolled back"):
+            key, priority = f"proposal/{proposal}", Priority.MEDIUM
+        elif status == "paused":
+            key, priority = f"proposal/{proposal}", Priority.LOW
+        else:
+            continue
+        found.append(Condition(key, priority, f"proposal {proposal} {status}: {why}"))
+    return found
