@@ -24,7 +24,11 @@ Start the plant of a YAML file behind an OPC UA or Modbus TCP server, print its 
 
 Measured variables are read-only. Commanded ones can be written within their limits; NaN and values out of range are
 refused (BadOutOfRange, exception 3). After three periods without a client, commands go back to neutral and the
-equipment is on its own control. The server is anonymous and not encrypted: leave it on the loopback.
+equipment is on its own control.
+
+With --security DIR, a server's folder of `twinloop certificates make`, OPC UA is served signed and encrypted alone, to
+clients whose certificates are trusted there and to users of its users.json, of whom one with the right to write is in
+control at a time. Without it everybody who reaches the port can command, so that only the loopback is served.
 
 Over Modbus a client is alive while it counts up the heartbeat register; docs/connectors.md explains the registers.
 """
@@ -34,6 +38,7 @@ examples:
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed 60 --set plant.seed=7
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --protocol modbus --word-order cdab
+  twinloop commission configs/wind_farm/plant_ablaincourt.yaml --security security/server --endpoint opc.tcp://0.0.0.0:4840/t
 
 exit status: 0 stopped by Ctrl-C or SIGTERM, 2 wrong input, or a port that cannot be opened.
 """
@@ -66,6 +71,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="1",
         help="plant seconds per second, default 1; 'stepped': as fast as a client calls Site.Step (OPC UA alone)",
     )
+    parser.add_argument(
+        "--security", metavar="DIR", help="a server's folder of certificates and users (OPC UA alone); docs/opcua.md"
+    )
     add_overrides(parser, "plant.seed=3")
 
 
@@ -73,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C; returns the exit status."""
     speed = parse_speed(arguments.speed)
     registers = parse_registers(arguments.protocol, arguments.encoding, arguments.word_order, speed)
+    if registers is not None and arguments.security is not None:
+        raise ConfigurationError("--security: Modbus TCP has none; leave it out, or serve OPC UA")
     site, site_config, plant_config = load_plant_file(arguments.config, arguments.overrides)
     added = constraints_of_site(site, site_config)
     if added:
@@ -80,13 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.config}: site: constraint {added[0].name!r}: clients of a server see the nameplate alone, so "
             "their shields would not keep it; leave the constraint out, or run the plant in process (run --plant)"
         )
-    server_of = _server_of(arguments.endpoint, speed, registers)
+    server_of = _server_of(arguments.endpoint, speed, registers, arguments.security)
     plant = site.plant(site_config, plant_config)
     server = server_of(plant)
     try:
         with terminate_as_interrupt():
             server.start()
-            print(describe(plant.nameplate, server.endpoint, speed, registers), flush=True)
+            print(describe(plant.nameplate, server.endpoint, speed, registers, arguments.security), flush=True)
             while not server.wait(0.5):
                 pass  # short waits, so that Ctrl-C is heard
     except KeyboardInterrupt:
@@ -138,8 +148,10 @@ class _Server(Protocol):
     def wait(self, timeout_s: float | None = None) -> bool: ...
 
 
-def _server_of(endpoint: str | None, speed: float | None, registers: MapSettings | None) -> Callable[[Plant], _Server]:
-    """What makes the plant's server; a package that it lacks is told of before the plant is made."""
+def _server_of(
+    endpoint: str | None, speed: float | None, registers: MapSettings | None, security: str | None
+) -> Callable[[Plant], _Server]:
+    """What makes the plant's server; what it lacks is told of before the plant is made."""
     # Here, not above: --help and a wrong file need neither the protocols' packages nor the simulator.
     if registers is not None:
         from ..connectors.modbus_server import ModbusPlantServer
@@ -147,14 +159,34 @@ def _server_of(endpoint: str | None, speed: float | None, registers: MapSettings
         where = endpoint or modbus_address.DEFAULT_ENDPOINT
         modbus_address.host_and_port(where)  # a wrong one is told of now, not when the plant is made
         return lambda plant: ModbusPlantServer(plant, where, registers, speed=speed)
-    from ..drivers.opcua_server import OpcUaPlantServer
+    from ..drivers.opcua_access import ServerSecurity
+    from ..drivers.opcua_server import OpcUaPlantServer, check_exposure
 
     # asyncua logs a trace for each client that leaves in a hurry; our own messages still show.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    return lambda plant: OpcUaPlantServer(plant, endpoint or address.DEFAULT_ENDPOINT, speed=speed)
+    at = endpoint or address.DEFAULT_ENDPOINT
+    check_exposure(at, security)
+    if security is not None:
+        ServerSecurity(security)
+    return lambda plant: OpcUaPlantServer(plant, at, speed=speed, security=security)
 
 
-def describe(nameplate: Nameplate, endpoint: str, speed: float | None, registers: MapSettings | None = None) -> str:
+def _secured(security: str | None) -> str:
+    if security is not None:
+        return f"SignAndEncrypt, certificates and users of {security}; what is refused is told in its refused.jsonl"
+    return (
+        "NONE: every program on this machine can command this plant; `twinloop certificates make DIR`, then "
+        "--security DIR/server here and --security DIR/client there"
+    )
+
+
+def describe(
+    nameplate: Nameplate,
+    endpoint: str,
+    speed: float | None,
+    registers: MapSettings | None = None,
+    security: str | None = None,
+) -> str:
     """Endpoint and addresses as text: over OPC UA all variables of each group's first asset, and the names of the
     others; over Modbus all registers."""
     pace = "stepped by its clients" if speed is None else f"at {speed:g} x real time"
@@ -167,6 +199,7 @@ def describe(nameplate: Nameplate, endpoint: str, speed: float | None, registers
         lines += ["", RegisterMap(nameplate, registers).table(), "\nserving; stop with Ctrl-C"]
         return "\n".join(lines)
     lines += [
+        f"security   {_secured(security)}",
         f"namespace  {address.NAMESPACE_URI}; site nodes: {address.NAMEPLATE}, {address.CLOCK}, {address.HEARTBEAT}, "
         f"{address.CLIENT_HEARTBEAT}, {address.WATCHDOG}, {address.STEP}()",
     ]

@@ -21,7 +21,7 @@ from ..drivers import opcua_address as address
 from .contract import Capabilities, Listener, Outcome, Peer, Readings, Subscription, WriteStatus
 from .opcua_link import Link
 from .opcua_meeting import Met, meet, seconds
-from .opcua_security import ClientSecurity, explained, is_loopback, load_client_security
+from .opcua_security import ClientSecurity, explained, load_client_security
 from .polling import Polling
 
 ua: Any = _typed_ua  # asyncua annotates with OPC UA's types, and takes and gives Python's
@@ -252,7 +252,7 @@ class OpcUaConnector:
             return answer
 
     def _open(self, host: str) -> Link[Met]:
-        if self._folder is None and not is_loopback(host):
+        if self._folder is None and not address.is_loopback(host):
             raise PlantError(
                 f"{self._endpoint}: is on another machine, and without security anybody on the way could read and "
                 "change commands: give a client's folder of certificates (--security DIR; `twinloop certificates make` "

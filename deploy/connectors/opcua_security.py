@@ -7,7 +7,6 @@ when the session is made, where its answer is signed.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,14 @@ POLICIES: tuple[Any, ...] = (
     security_policies.SecurityPolicyBasic256Sha256,
 )
 """Best first."""
+_WANTS_SECURITY = {
+    "BadSecurityModeInsufficient",
+    "BadSecurityModeRejected",
+    "BadSecurityPolicyRejected",
+    "BadSecurityChecksFailed",
+    "BadIdentityTokenRejected",
+    "BadUserAccessDenied",
+}
 USER_CERTIFICATE, USER_KEY = "user_certificate.pem", "user_key.pem"
 
 
@@ -59,16 +66,6 @@ def load_client_security(folder: str | Path) -> ClientSecurity:
     if found := time_fault(certificate):
         raise ConfigurationError(f"{path}: {found.text}")
     return ClientSecurity(identity, None, certificate, load_key(identity.folder / USER_KEY))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself, so that nothing goes over a network."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def secure(client: Client, security: ClientSecurity, endpoint: str, host: str) -> None:
@@ -104,7 +101,7 @@ def explained(error: BaseException, security: ClientSecurity | None) -> str:
     name = type(error).__name__
     where = "its folder trusted/"
     if security is None:
-        if name in {"BadSecurityPolicyRejected", "BadIdentityTokenRejected", "BadUserAccessDenied"}:
+        if name in _WANTS_SECURITY:
             return f"the server wants security ({name}): give a folder of certificates with --security DIR"
         return ""
     identity = security.identity

@@ -7,6 +7,7 @@ Every signal of every asset is a variable ``<site>.<asset>.<tag>`` (``ablaincour
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlparse
@@ -102,6 +103,16 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
     if url.scheme != "opc.tcp" or host is None or port is None:
         raise PlantError(f"OPC UA endpoint {endpoint!r}: expected opc.tcp://host:port/name, such as {DEFAULT_ENDPOINT}")
     return host, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, so that nothing goes over a network."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def unit_id(unit: str) -> int:

@@ -4,7 +4,9 @@ Measured nodes are read-only. Commanded nodes can be written within their limits
 unknown levels are refused with ``BadOutOfRange``, item by item, before anything is stored. A watchdog gives the
 equipment back to its own control when its client falls silent.
 
-The server has no security of its own (anonymous, no encryption): bind it to the loopback or to a network you trust.
+With a folder of certificates it is secured: SignAndEncrypt alone, certificates judged by its own folder of trust, users
+by name and password or certificate, and of them only who may write commands, one at a time. Without one it is open to
+everybody who reaches it, and serves the loopback alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlparse
@@ -33,7 +36,9 @@ from ...envs.errors import PlantError
 from ...envs.nameplate import Signal
 from ...envs.plant import Plant, Quality, Telemetry
 from . import opcua_address as address
+from .opcua_access import RefusalLog, ServerSecurity
 from .opcua_address import Point
+from .opcua_guard import GuardedServer, ServerLimits
 
 ua: Any = _typed_ua  # asyncua annotates with OPC UA's types, and takes and gives Python's
 _logger = logging.getLogger(__name__)
@@ -44,6 +49,8 @@ _STATUS = {
     Quality.BAD: ua.StatusCodes.Bad,
 }
 _START_TIMEOUT_S = 30.0
+_SITE_NODES = 16
+"""Nodes beside the signals that one request may ask for: the site's own, and limits and clock of the server."""
 
 
 class OpcUaPlantServer:
@@ -53,6 +60,10 @@ class OpcUaPlantServer:
     client calls the method ``Site.Step``. After ``watchdog_periods`` periods without a client's write or heartbeat, all
     commands go to neutral. The port 0 takes a free port; ``endpoint`` then says which. The plant stays the caller's:
     ``stop`` does not close it.
+
+    ``security``: a server's folder (:mod:`~twinloop.deploy.certificates`). One user commands at a time: another one is
+    refused (``BadLocked``) until the first has been silent for ``watchdog_periods``. What is refused is recorded in the
+    folder's ``refused.jsonl``. ``limits`` are raised to what one request for the whole site needs.
     """
 
     def __init__(
@@ -62,8 +73,15 @@ class OpcUaPlantServer:
         *,
         speed: float | None = 1.0,
         watchdog_periods: int = 3,
+        security: str | Path | None = None,
+        limits: ServerLimits | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._folder = security
+        self._wanted_limits = ServerLimits() if limits is None else limits
+        self._security: ServerSecurity | None = None
+        self._refused = RefusalLog(None)
+        self._holder: str | None = None
         self._plant = plant
         self._nameplate = plant.nameplate
         self._measured = address.points(self._nameplate, "measured")
@@ -82,7 +100,15 @@ class OpcUaPlantServer:
         self._stopping: asyncio.Event | None = None
 
     def start(self) -> None:
-        """Return when clients can connect; raises :class:`PlantError` for a port that is taken."""
+        """Return when clients can connect.
+
+        Raises :class:`PlantError` for a port that is taken, and for an address beyond the loopback without security;
+        :class:`~twinloop.envs.errors.ConfigurationError` for a folder of certificates that cannot be used.
+        """
+        check_exposure(self.endpoint, self._folder)
+        if self._folder is not None:
+            self._security = ServerSecurity(self._folder)
+            self._refused = self._security.refused
         self.endpoint = _free_endpoint(self.endpoint)
         self._failure = None
         self._ready.clear()
@@ -100,6 +126,7 @@ class OpcUaPlantServer:
         if self._loop is not None and self._stopping is not None and thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
         thread.join(_START_TIMEOUT_S)
+        self._refused.close()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait while the server runs; True when it has ended, raising what ended it."""
@@ -132,16 +159,24 @@ class OpcUaPlantServer:
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._turn = asyncio.Lock()
-        server = self._server = Server()
+        points = len(self._measured) + len(self._commanded) + _SITE_NODES
+        limits = dataclasses.replace(
+            self._wanted_limits, nodes_a_request=max(self._wanted_limits.nodes_a_request, points)
+        )
+        inner = GuardedServer(
+            limits, is_secured=self._security is not None, may_write=self._may_write, user_manager=self._security
+        )
+        server = self._server = Server(iserver=inner)
+        server.limits.max_message_size = limits.message_bytes
+        server.limits.max_chunk_count = limits.message_bytes // server.limits.max_recv_buffer + 1
         await server.init()
         server.set_endpoint(self.endpoint)
         server.set_server_name(f"twinloop plant {self._nameplate.site}")
-        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        server.set_identity_tokens([ua.AnonymousIdentityToken])
-        server.allow_remote_admin(False)
+        await self._secure(server)
+        await inner.tell_limits()
         self._index = await server.register_namespace(address.NAMESPACE_URI)
         await self._build()
-        server.iserver.attribute_service = _LimitedWrites(server.iserver.aspace, self._judge)
+        server.iserver.attribute_service = _LimitedWrites(server.iserver.aspace, self._verdict)
         self._read()
         await self._publish()
         async with server:
@@ -152,6 +187,27 @@ class OpcUaPlantServer:
                 await self._stopping.wait()
             async with self._turn:
                 pass  # a period that has begun comes to its end
+
+    async def _secure(self, server: Server) -> None:
+        """Endpoints, certificate and users; without security one open endpoint."""
+        if self._security is None:
+            server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+            server.set_identity_tokens([ua.AnonymousIdentityToken])
+            return
+        identity = self._security.identity
+        server.set_security_policy(
+            [
+                ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
+                ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
+            ]
+        )
+        server.set_identity_tokens([ua.UserNameIdentityToken, ua.X509IdentityToken])
+        server.set_certificate_validator(self._security.judge)
+        server.iserver.certificate, server.iserver.private_key = identity.certificate, identity.key
+        await server.set_application_uri(identity.uri)
+
+    def _may_write(self, user: User) -> bool:
+        return self._security is None or self._security.may_write(user)
 
     def _node(self, name: str) -> Any:
         return ua.NodeId(name, self._index)
@@ -218,22 +274,40 @@ class OpcUaPlantServer:
             await node.set_writable()
             self._limits[point.node] = signal
 
-    def _judge(self, node_id: Any, value: Any) -> int | None:
-        """Status to refuse a client's write with, or None to let it pass; any write says that the client lives."""
-        if node_id.NamespaceIndex != self._index:
+    def _verdict(self, node_id: Any, value: Any, user: User) -> int | None:
+        """Status to refuse a client's write with, or None to let it pass; a refusal is recorded."""
+        found = self._judge(node_id, value, user)
+        if found is not None:
+            given = value.Value.Value if value.Value is not None else None
+            status = ua.StatusCode(found).name
+            self._refused.tell(
+                what="write", user=user.name, node=str(node_id.Identifier)[:100], value=repr(given)[:50], status=status
+            )
+        return found
+
+    def _judge(self, node_id: Any, value: Any, user: User) -> int | None:
+        """Who may; then what. A write of a controller says that he lives, whatever its value."""
+        signal = self._limits.get(node_id.Identifier) if node_id.NamespaceIndex == self._index else None
+        is_heartbeat = node_id.NamespaceIndex == self._index and node_id.Identifier == address.CLIENT_HEARTBEAT
+        if not self._may_write(user):
+            return int(ua.StatusCodes.BadUserAccessDenied)
+        if signal is None and not is_heartbeat:
+            return None  # its access level is for asyncua to judge
+        is_held = self._holder is not None and self._silent_periods < self._watchdog_periods
+        if is_held and self._holder != user.name:
+            return int(ua.StatusCodes.BadLocked)
+        self._holder, self._silent_periods = user.name, 0
+        wanted = ua.VariantType.UInt32 if signal is None else ua.VariantType.Double
+        if value.Value is None or value.Value.VariantType != wanted or value.Value.is_array:
+            return int(ua.StatusCodes.BadTypeMismatch)
+        if value.StatusCode is not None and not value.StatusCode.is_good():
+            return int(ua.StatusCodes.BadWriteNotSupported)
+        if signal is None:
             return None
-        signal = self._limits.get(node_id.Identifier)
-        if signal is not None:
-            if value.StatusCode is not None and not value.StatusCode.is_good():
-                return int(ua.StatusCodes.BadWriteNotSupported)
-            number = value.Value.Value if value.Value is not None else None
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                return int(ua.StatusCodes.BadTypeMismatch)
-            fits = math.isfinite(number) and signal.minimum <= number <= signal.maximum
-            if not fits or (signal.levels is not None and number not in signal.levels):
-                return int(ua.StatusCodes.BadOutOfRange)
-        if signal is not None or node_id.Identifier == address.CLIENT_HEARTBEAT:
-            self._silent_periods = 0
+        number = value.Value.Value
+        fits = math.isfinite(number) and signal.minimum <= number <= signal.maximum
+        if not fits or (signal.levels is not None and number not in signal.levels):
+            return int(ua.StatusCodes.BadOutOfRange)
         return None
 
     async def _keep_time(self) -> None:
@@ -341,7 +415,7 @@ class OpcUaPlantServer:
 class _LimitedWrites(AttributeService):
     """asyncua's write service with a verdict for each item before it; its own hooks can only fail a whole request."""
 
-    def __init__(self, aspace: AddressSpace, judge: Callable[[ua.NodeId, Any], int | None]) -> None:
+    def __init__(self, aspace: AddressSpace, judge: Callable[[ua.NodeId, Any, User], int | None]) -> None:
         super().__init__(aspace)
         self._judge = judge
 
@@ -350,8 +424,8 @@ class _LimitedWrites(AttributeService):
         results: list[Any] = []
         for item in params.NodesToWrite:
             verdict = None
-            if item.AttributeId == ua.AttributeIds.Value:
-                verdict = self._judge(item.NodeId, item.Value)
+            if user is not None and user.role != UserRole.Admin and item.AttributeId == ua.AttributeIds.Value:
+                verdict = self._judge(item.NodeId, item.Value, user)
                 # A client's clock is not the source's: the time of a command is when it came.
                 stamped = dataclasses.replace(item.Value, SourceTimestamp=dt.datetime.now(dt.UTC))
                 item = dataclasses.replace(item, Value=stamped)
@@ -360,6 +434,17 @@ class _LimitedWrites(AttributeService):
                 continue
             results += await super().write(ua.WriteParameters(NodesToWrite=[item]), writer)
         return results
+
+
+def check_exposure(endpoint: str, security: str | Path | None) -> None:
+    """Raise :class:`PlantError` for a server that everybody on a network could command."""
+    host, _ = address.host_and_port(endpoint)
+    if security is None and not address.is_loopback(host):
+        raise PlantError(
+            f"OPC UA server {endpoint}: without security everybody on the network could command the plant: give a "
+            "server's folder of certificates (--security DIR; `twinloop certificates make DIR` makes one), or serve "
+            "127.0.0.1"
+        )
 
 
 def _free_endpoint(endpoint: str) -> str:
