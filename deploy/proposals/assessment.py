@@ -3,6 +3,7 @@ move before none of that holds any more."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +32,8 @@ FEWEST_MEMBERS = 16
 _UNTOUCHED = 0.05
 _TOLERANCE_SIGMA = 4.0
 _ERROR_SEED = 5003
+# Of residuals of the wind farm's live twin against the FLORIS plant: half is left after a period, and a tenth for good.
+_ERROR_LAG, _ERROR_STAYS = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -140,19 +143,25 @@ def _untouched(
 def _reading_errors(
     plate: Nameplate, errors: Mapping[str, SignalError], meter: Meter, present: Arrays, plan: RollOutPlan
 ) -> Floats:
-    """``[W, B, 1 + R]``: noise is new each period, error of model stays as it is over a roll-out."""
+    """``[W, B, 1 + R]``: noise is new each period; error of model fades, and a part of it stays over a roll-out."""
     rng = np.random.default_rng(_ERROR_SEED)
     base = meter(present)
     stays = {g.name: np.zeros_like(present[g.name]) for g in plate.groups}
     for name, error in errors.items():
         group, column = _place(plate, name)
-        stays[group][..., column] = error.model_error * rng.standard_normal(stays[group][..., column].shape)
+        stays[group][..., column] = (
+            math.sqrt(_ERROR_STAYS) * error.model_error * rng.standard_normal(stays[group][..., column].shape)
+        )
     found = []
     for window in plan.windows:
+        n_periods = window.stop - window.start
+        fades = (1.0 - _ERROR_STAYS) * (1.0 + _ERROR_LAG) / (1.0 - _ERROR_LAG)  # of a mean, times the periods
         wrong = {name: value.copy() for name, value in stays.items()}
         for name, error in errors.items():
             group, column = _place(plate, name)
-            share = error.noise / np.sqrt(window.stop - window.start)
+            share = math.sqrt(
+                (error.noise**2 + min(fades, (1.0 - _ERROR_STAYS) * n_periods) * error.model_error**2) / n_periods
+            )
             wrong[group][..., column] += share * rng.standard_normal(wrong[group][..., column].shape)
         found.append(meter({name: present[name] + value for name, value in wrong.items()}) - base)
     return np.stack(found)
