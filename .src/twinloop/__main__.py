@@ -52,6 +52,14 @@ COMMANDS = {
     "package": Command(
         "twinloop.deploy.commands.package", "bring a policy to the field: sign, check, install, roll out", "edge"
     ),
+    "people": Command("twinloop.deploy.commands.people", "say who may do what at a station", "edge"),
+    "propose": Command(
+        "twinloop.deploy.commands.propose", "say what a change would bring, from the live twin's present state", "twin"
+    ),
+    "approve": Command("twinloop.deploy.commands.approve", "approve what another person proposed", "edge"),
+    "proposals": Command(
+        "twinloop.deploy.commands.proposals", "list proposals, carry them out, pause them, go back", "edge"
+    ),
     "stop": Command("twinloop.deploy.commands.stop", "emergency stop of a station, without a login", "edge"),
     "console": Command("twinloop.deploy.commands.console", "serve a station's pages to browsers", "console"),
     "overview": Command("twinloop.deploy.commands.overview", "show a station in the terminal", "edge"),
