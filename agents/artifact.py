@@ -127,9 +127,11 @@ def attach_report(folder: Path, name: str, report: Mapping[str, Any]) -> None:
     write_folder(folder, {**files, REPORT: to_json({**read_report(folder), name: report})})
 
 
-def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactPolicy:
+def load_artifact(folder: Path, nameplate: Nameplate | None = None, *, graphs: bool = True) -> ArtifactPolicy:
     """Read an artifact, check it, and bind it to the plant's ``nameplate`` (its own when None).
 
+    Without ``graphs`` they are neither opened nor compared with numpy, and the policy can't act: for a process that
+    lets another one evaluate.
     Raises :class:`ArtifactError` for a file that is missing, unexpected or changed, for a graph that numpy does not
     reproduce, and for a plant that the policy was not made for, with the signals that differ.
     """
@@ -159,8 +161,8 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None) -> ArtifactP
         raise ArtifactError(f"{folder}: cannot be read ({type(error).__name__}: {error}); export it again") from error
     for group, network in weights.items():
         check_widths(folder, plate.group(group), network, encoders[group])
-    sessions = {group: _session(folder / f"policy_{group}.onnx") for group in weights}
-    for group, network in weights.items():
+    sessions = {group: _session(folder / f"policy_{group}.onnx") for group in weights} if graphs else {}
+    for group, network in weights.items() if graphs else ():
         check_forward(folder, plate.group(group), network, sessions[group])
     return ArtifactPolicy(plate, encoders, weights, sessions, digest, about, inputs)
 

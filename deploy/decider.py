@@ -157,7 +157,8 @@ class Decider:
         if asked.handing_back:
             proposed, absent, turn, policy = None, Code.HAND_BACK, {"outcome": "handing back"}, asked.policy
         else:
-            proposed, absent, turn, policy = self._ask(guarded, asked.policy)
+            is_reset = asked.policy.tripped and isinstance(asked.orders, Orders) and asked.orders.reset is True
+            proposed, absent, turn, policy = self._ask(guarded, self.start() if is_reset else asked.policy)
         heard = self._hear(asked, guarded)
         settled = self.arbiter.settle(
             asked.standing, heard, proposed, absent, asked.orders, asked.state, asked.monotonic_s
@@ -265,7 +266,7 @@ class Decider:
 
 
 def _tripped(policy: PolicyState, why: str) -> PolicyState:
-    _LOG.error("%s; fallback until the end of the run", why)
+    _LOG.error("%s; fallback until a reset", why)
     return replace(policy, tripped=True, detail=why)
 
 

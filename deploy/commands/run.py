@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +27,10 @@ from ..heartbeat import DEFAULT_PERIODS, Watched, watchdog_command
 from ..journal import Journal
 from ..order_desk import OrderDesk
 from ..plants import declared_limits, open_plant, plant_requirements
+from ..policy_process import PolicyProcess
 from ..run_display import RunDisplay
-from ..runtime import Period, Runtime
+from ..runtime import Period, Runtime, RuntimeSettings
+from ..scheduling import garbage_frozen
 from ..shield import Mode, Shield
 from ..shield.orders import ORDERABLE
 from ..station.control_sheet import write_control
@@ -40,6 +42,7 @@ from ..station.period_state import PeriodState
 from ..summary import Ending, RunSummary
 from ..watching import watch
 from .termination import terminate_as_interrupt
+from .timing import add_timing, keep_time
 
 DESCRIPTION = """\
 Run a policy artifact on a plant. Each period: read, check the inputs, ask the policy under a deadline, make its
@@ -51,7 +54,9 @@ that was made for other signals than the plant's is refused, and the signals tha
 
 Bad or old measurements are replaced by the last good ones for two periods; then the asset goes to its fallback,
 neutral commands that hand it back to its own controller. A policy that is late or fails loses its turn, three times in
-a row its part in the run. A plant that does not answer is asked again. What cannot be journalled is not sent.
+a row its part until a reset. With --policy-process (the default of a station) an artifact is evaluated in a process of
+its own: one that hangs or dies is ended and replaced, and used again after a reset. A plant that does not answer is
+asked again. What cannot be journalled is not sent.
 
 --mode says how much is left to the policy. shadow and advise: nothing is written, and the journal has what would have
 been (advised); approved: only what a person approved in --orders; autonomous: what the shield lets pass.
@@ -145,6 +150,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="figures of the loop for Prometheus at http://127.0.0.1:PORT/metrics (extra audit); without it none",
     )
     parser.add_argument(
+        "--policy-process",
+        action=argparse.BooleanOptionalAction,
+        help="evaluate the ARTIFACT in a process of its own, or here; default: with --station in one of its own",
+    )
+    add_timing(parser)
+    parser.add_argument(
         "--watchdog-periods",
         type=int,
         default=DEFAULT_PERIODS,
@@ -167,6 +178,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.watchdog_periods < 0:
         raise ConfigurationError(f"--watchdog-periods: {arguments.watchdog_periods}; give 1 or more, or 0 for none")
+    if arguments.policy_process and arguments.artifact is None:
+        raise ConfigurationError(f"--policy-process: for an ARTIFACT; --policy {arguments.policy} is evaluated here")
+    keep_time(arguments)
     sheet = OrderDesk(Mode(arguments.mode), arguments.orders)
     sheet.open()
     if arguments.station is None:
@@ -191,7 +205,7 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
     try:
         nameplate = plant.nameplate
         wall_period_s: float | None = getattr(plant, "wall_period_s", None)
-        policy = _policy(arguments, nameplate)
+        policy = _policy(arguments, nameplate, wall_period_s)
         declaration = declared_limits(nameplate, arguments.plant, arguments.overrides)
         required = plant_requirements(arguments.plant, arguments.overrides)
         shield = Shield(declaration, monitors=watch(declaration, policy, console.print, required))
@@ -207,6 +221,7 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
         )
         begun_s = time.monotonic()
         with (
+            _evaluated(policy),
             Journal(path) as journal,
             _messages_above(console),
             terminate_as_interrupt(),
@@ -216,6 +231,7 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
             RunDisplay(console, arguments.periods) as display,
             _told(seat, display.show) as tell,
             served(arguments.metrics, path, tell) as show,
+            garbage_frozen(),
         ):
             if seat is not None:
                 seat.write_control(policy, arguments, path, None if heartbeat is None else heartbeat.pid)
@@ -353,14 +369,28 @@ def _watched(
         yield watched
 
 
-def _policy(arguments: argparse.Namespace, nameplate: Nameplate) -> Policy:
+def _policy(arguments: argparse.Namespace, nameplate: Nameplate, wall_period_s: float | None) -> Policy:
     if arguments.artifact is not None:
         from ...agents.artifact import load_artifact
 
-        return load_artifact(Path(arguments.artifact), nameplate)
+        folder, own = Path(arguments.artifact), arguments.policy_process
+        if not (arguments.station is not None if own is None else own):
+            return load_artifact(folder, nameplate)
+        settings = RuntimeSettings()
+        turn_s = min(settings.deadline_pu * (wall_period_s or nameplate.period_s), settings.deadline_max_s)
+        return PolicyProcess(folder, load_artifact(folder, nameplate, graphs=False), turn_s)
     from ...agents.controllers.reference import NeutralPolicy, RandomPolicy
 
     return RandomPolicy(nameplate) if arguments.policy == "random" else NeutralPolicy(nameplate, name="greedy")
+
+
+@contextmanager
+def _evaluated(policy: Policy) -> Iterator[None]:
+    """Inside, a policy that has a process of its own has it running."""
+    with ExitStack() as stack:
+        if isinstance(policy, PolicyProcess):
+            stack.enter_context(policy)
+        yield
 
 
 @contextmanager
