@@ -278,7 +278,7 @@ class _Seat:
         plate, ceiling = declaration.nameplate, Mode(arguments.mode)
         self._station, self._declaration, self._ceiling = station, declaration, ceiling
         self._wall_period_s = wall_period_s or plate.period_s
-        self.executor: Executor = EmptySeat()
+        self.executor = _executor(station, declaration, self._wall_period_s)
         self.desk = StationDesk(station, plate, ceiling, self._wall_period_s, executor=self.executor, sheet=sheet)
         self.state = PeriodState(station, plate, ceiling, self.desk, self.executor.executions)
         self.ending = Ending.FAILED
@@ -303,6 +303,17 @@ class _Seat:
             raise ConfigurationError(
                 f"{self._station.control}: can't be written ({error.strerror}); give a --station on another disk"
             ) from error
+
+
+def _executor(station: StationFolder, declaration: Declaration, wall_period_s: float) -> Executor:
+    """Who carries out proposals; nobody where nobody is known who could approve one."""
+    if not station.people.exists():
+        return EmptySeat()
+    from ..proposals.executor import Executor as ProposalExecutor
+
+    executor = ProposalExecutor(station, declaration, wall_period_s=wall_period_s)
+    executor.start()
+    return executor
 
 
 @contextmanager
