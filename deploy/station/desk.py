@@ -109,7 +109,7 @@ class StationDesk:
         return found
 
     def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:
-        """What people ask for the period of this ``number``. Never raises: whatever goes wrong here, a stop is heeded."""
+        """What people ask for the period of this ``number``. Never raises: whatever goes wrong, a stop is heeded."""
         held = self._stop.look()
         try:
             return self._gathered(held, number, now_s, state)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TEXT = 500
+_RESOLUTION_S = 0.02
+"""Times of files are ticks of the kernel, up to 10 ms old; nobody resets what was pressed so shortly before."""
 
 
 class StopFile:
@@ -32,10 +34,11 @@ class StopFile:
         return self._pressed_by
 
     def press(self, by: str, utc_s: float | None = None) -> None:
-        """Stop, until :meth:`release`. ``utc_s``: when it was asked for, if that was before now."""
+        """Stop, until :meth:`release`, at once on disk. ``utc_s``: when it was asked for, if that was before now."""
         now_s = self._utc_s()
         self._pressed_utc_s = max(self._pressed_utc_s, now_s if utc_s is None else min(utc_s, now_s))
         self._pressed_by = self._pressed_by or by or "somebody"
+        self._write()
 
     def look(self) -> bool:
         """Once a period: take note of the file, or write it. Returns whether the stop is held; never raises."""
@@ -55,8 +58,8 @@ class StopFile:
 
     def release(self, asked_utc_s: float) -> str:
         """Let go of a stop that was pressed before ``asked_utc_s``, and remove the file; else, in words, why not."""
-        if self._pressed_by and self._pressed_utc_s > asked_utc_s:
-            return "the emergency stop was pressed after this reset was asked for; see why, and reset again"
+        if self._pressed_by and self._pressed_utc_s > asked_utc_s - _RESOLUTION_S:
+            return "the emergency stop was pressed after this reset was asked for, or just before; see why, reset again"
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
