@@ -11,6 +11,7 @@ from ..envs.errors import ConfigurationError, MissingExtraError, located
 from ..envs.nameplate import Nameplate
 from ..envs.plant import Plant
 from .connectors.modbus_address import SCHEME as MODBUS_SCHEME
+from .connectors.mqtt_address import SCHEMES as MQTT_SCHEMES
 
 OPCUA_SCHEME = "opc.tcp://"
 
@@ -22,13 +23,13 @@ def open_plant(
     overrides: Sequence[str] = (),
     security: str | Path | None = None,
 ) -> Plant:
-    """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``, ``modbus://host:port``) or the one that
-    ``plant_file`` describes.
+    """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``, ``modbus://host:port``,
+    ``mqtt://broker:port/GROUP/NODE``) or the one that ``plant_file`` describes.
 
     ``overrides`` are texts such as ``plant.seed=3``, for a plant's file only; ``security`` is a client's folder of
-    certificates, for an endpoint whose protocol has security. Raises :class:`ConfigurationError` for anything else than
-    exactly one of the two, and for a folder that cannot be used; the plant itself may raise
-    :class:`~twinloop.envs.errors.PlantError` when it is first used.
+    certificates, or over MQTT the file of its identity, for an endpoint whose protocol has security. Raises
+    :class:`ConfigurationError` for anything else than exactly one of the two, and for a folder that cannot be used; the
+    plant itself may raise :class:`~twinloop.envs.errors.PlantError` when it is first used.
     """
     if (endpoint is None) == (plant_file is None):
         raise ConfigurationError("give either --endpoint (a running plant) or --plant (a plant's YAML), one of them")
@@ -89,10 +90,12 @@ def _at_endpoint(endpoint: str, security: str | Path | None) -> Plant:
         if security is not None:
             raise ConfigurationError(f"--security: Modbus TCP has none, so {endpoint} can't use it; leave it out")
         return _at_modbus(endpoint)
+    if endpoint.startswith(MQTT_SCHEMES):
+        return _at_broker(endpoint, security)
     if not endpoint.startswith(OPCUA_SCHEME):
         raise ConfigurationError(
-            f"--endpoint: {endpoint!r} cannot be opened; give an address such as {OPCUA_SCHEME}host:4840/twinloop or "
-            f"{MODBUS_SCHEME}host:5020"
+            f"--endpoint: {endpoint!r} cannot be opened; give an address such as {OPCUA_SCHEME}host:4840/twinloop, "
+            f"{MODBUS_SCHEME}host:5020 or {MQTT_SCHEMES[0]}broker:1883/GROUP/NODE"
         )
     try:
         from .connectors.opcua_security import load_client_security
@@ -113,3 +116,18 @@ def _at_modbus(endpoint: str) -> Plant:
     from .connectors.connected_plant import ConnectedPlant
 
     return ConnectedPlant(ModbusConnector(endpoint))
+
+
+def _at_broker(endpoint: str, identity_file: str | Path | None) -> Plant:
+    """The nameplate comes with the births of the Sparkplug edge node."""
+    try:
+        from .connectors.mqtt_client import MqttConnector
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("paho-mqtt", "mqtt", f"a plant at {endpoint}") from error
+    from .connectors import mqtt_address
+    from .connectors.connected_plant import ConnectedPlant
+    from .connectors.mqtt_identity import identity_of_environment, load_identity
+
+    mqtt_address.parse(endpoint)  # what is wrong with it, or with who we are, is told now
+    identity = identity_of_environment() if identity_file is None else load_identity(identity_file)
+    return ConnectedPlant(MqttConnector(endpoint, identity=identity))

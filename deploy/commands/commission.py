@@ -1,4 +1,4 @@
-"""``twinloop commission``: an emulated plant behind its OPC UA or Modbus TCP server."""
+"""``twinloop commission``: an emulated plant behind its OPC UA or Modbus TCP server, or at an MQTT broker."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Protocol
 
 from ...envs.commands.overrides import add_overrides
 from ...envs.constraint import constraints_of_site
-from ...envs.errors import ConfigurationError
+from ...envs.errors import ConfigurationError, MissingExtraError
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Plant
 from ...envs.plant_file import load_plant_file
-from ..connectors import modbus_address
+from ..connectors import modbus_address, mqtt_address
 from ..connectors.register_map import MapSettings, RegisterMap
+from ..connectors.sparkplug_site import SparkplugSite
 from ..connectors.word_order import Encoding, WordOrder
 from ..drivers import opcua_address as address
 from .termination import terminate_as_interrupt
 
 DESCRIPTION = """\
-Start the plant of a YAML file behind an OPC UA or Modbus TCP server, print its addresses, and serve until Ctrl-C.
+Start the plant of a YAML file behind an OPC UA or Modbus TCP server, or as a Sparkplug B edge node at an MQTT broker
+that runs already, print its addresses, and serve until Ctrl-C.
 
 Measured variables are read-only. Commanded ones can be written within their limits; NaN and values out of range are
 refused (BadOutOfRange, exception 3). After three periods without a client, commands go back to neutral and the
@@ -30,6 +32,8 @@ With --security DIR, a server's folder of `twinloop certificates make`, OPC UA i
 clients whose certificates are trusted there and to users of its users.json, of whom one with the right to write is in
 control at a time. Without it everybody who reaches the port can command, so that only the loopback is served.
 
+Over MQTT, --security FILE says who the plant is to the broker (docs/mqtt.md), which says who may command it.
+
 Over Modbus a client is alive while it counts up the heartbeat register; docs/connectors.md explains the registers.
 """
 EPILOG = """\
@@ -38,6 +42,7 @@ examples:
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed 60 --set plant.seed=7
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --protocol modbus --word-order cdab
+  twinloop commission configs/wind_farm/plant_ablaincourt.yaml --protocol mqtt --endpoint mqtt://127.0.0.1:1883/farm/plant
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --security security/server --endpoint opc.tcp://0.0.0.0:4840/t
 
 exit status: 0 stopped by Ctrl-C or SIGTERM, 2 wrong input, or a port that cannot be opened.
@@ -50,13 +55,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("config", metavar="CONFIG.yaml", help="the plant's file, with the keys site and plant")
     parser.add_argument(
-        "--protocol", choices=("opcua", "modbus"), default="opcua", help="what the server speaks, default %(default)s"
+        "--protocol",
+        choices=("opcua", "modbus", "mqtt"),
+        default="opcua",
+        help="what the server speaks, default %(default)s",
     )
     parser.add_argument(
         "--endpoint",
         metavar="URL",
-        help=f"where to serve, default {address.DEFAULT_ENDPOINT} or {modbus_address.DEFAULT_ENDPOINT}; port 0 takes a "
-        "free one",
+        help=f"where to serve, default {address.DEFAULT_ENDPOINT} or {modbus_address.DEFAULT_ENDPOINT}, where port 0 "
+        f"takes a free one; over MQTT the broker, group and node, default {mqtt_address.DEFAULT_ENDPOINT}",
     )
     parser.add_argument(
         "--encoding", choices=[str(e) for e in Encoding], help="numbers in Modbus registers, default float32"
@@ -72,7 +80,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="plant seconds per second, default 1; 'stepped': as fast as a client calls Site.Step (OPC UA alone)",
     )
     parser.add_argument(
-        "--security", metavar="DIR", help="a server's folder of certificates and users (OPC UA alone); docs/opcua.md"
+        "--security",
+        metavar="DIR",
+        help="a server's folder of certificates and users (OPC UA, docs/opcua.md), or the file of its identity (MQTT, "
+        "docs/mqtt.md)",
     )
     add_overrides(parser, "plant.seed=3")
 
@@ -90,13 +101,19 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.config}: site: constraint {added[0].name!r}: clients of a server see the nameplate alone, so "
             "their shields would not keep it; leave the constraint out, or run the plant in process (run --plant)"
         )
-    server_of = _server_of(arguments.endpoint, speed, registers, arguments.security)
+    if arguments.protocol == "mqtt":
+        server_of = _edge_node_of(arguments.endpoint, speed, arguments.security)
+    else:
+        server_of = _server_of(arguments.endpoint, speed, registers, arguments.security)
     plant = site.plant(site_config, plant_config)
     server = server_of(plant)
     try:
         with terminate_as_interrupt():
             server.start()
-            print(describe(plant.nameplate, server.endpoint, speed, registers, arguments.security), flush=True)
+            security = arguments.security
+            print(
+                describe(plant.nameplate, server.endpoint, speed, registers, security, arguments.protocol), flush=True
+            )
             while not server.wait(0.5):
                 pass  # short waits, so that Ctrl-C is heard
     except KeyboardInterrupt:
@@ -123,13 +140,15 @@ def parse_speed(text: str) -> float | None:
 def parse_registers(
     protocol: str, encoding: str | None, word_order: str | None, speed: float | None
 ) -> MapSettings | None:
-    """None for OPC UA; raises :class:`ConfigurationError` for what the protocol has no use for."""
+    """None for OPC UA and MQTT; raises :class:`ConfigurationError` for what the protocol has no use for."""
     if protocol == "modbus":
         if speed is None:
             raise ConfigurationError(
                 "--speed: stepped; over Modbus no client can step a plant: give a number such as 60"
             )
         return MapSettings(Encoding(encoding or Encoding.FLOAT32), WordOrder(word_order or WordOrder.ABCD))
+    if protocol == "mqtt" and speed is None:
+        raise ConfigurationError("--speed: stepped; over MQTT no client can step a plant: give a number such as 60")
     for option, value in (("--encoding", encoding), ("--word-order", word_order)):
         if value is not None:
             raise ConfigurationError(
@@ -139,7 +158,7 @@ def parse_registers(
 
 
 class _Server(Protocol):
-    """What the servers of both protocols have."""
+    """What the servers of all protocols have."""
 
     endpoint: str
 
@@ -171,6 +190,20 @@ def _server_of(
     return lambda plant: OpcUaPlantServer(plant, at, speed=speed, security=security)
 
 
+def _edge_node_of(endpoint: str | None, speed: float | None, security: str | None) -> Callable[[Plant], _Server]:
+    """As :func:`_server_of`, for a plant at a broker."""
+    try:
+        from ..connectors.mqtt_server import MqttPlantServer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("paho-mqtt", "mqtt", "a plant at a broker") from error
+    from ..connectors.mqtt_identity import identity_of_environment, load_identity
+
+    where = endpoint or mqtt_address.DEFAULT_ENDPOINT
+    mqtt_address.parse(where)  # what is wrong is told of now, not when the plant is made
+    identity = identity_of_environment() if security is None else load_identity(security)
+    return lambda plant: MqttPlantServer(plant, where, identity, primary_host=identity.host_id, speed=speed)
+
+
 def _secured(security: str | None) -> str:
     if security is not None:
         return f"SignAndEncrypt, certificates and users of {security}; what is refused is told in its refused.jsonl"
@@ -186,9 +219,10 @@ def describe(
     speed: float | None,
     registers: MapSettings | None = None,
     security: str | None = None,
+    protocol: str = "opcua",
 ) -> str:
     """Endpoint and addresses as text: over OPC UA all variables of each group's first asset, and the names of the
-    others; over Modbus all registers."""
+    others; over Modbus all registers, over MQTT all metrics."""
     pace = "stepped by its clients" if speed is None else f"at {speed:g} x real time"
     lines = [
         f"plant      {nameplate.site}: {nameplate.description}",
@@ -197,6 +231,16 @@ def describe(
     ]
     if registers is not None:
         lines += ["", RegisterMap(nameplate, registers).table(), "\nserving; stop with Ctrl-C"]
+        return "\n".join(lines)
+    if protocol == "mqtt":
+        where = mqtt_address.parse(endpoint)
+        lines += [
+            f"topics     {where.topic('NDATA')}, {where.topic('DDATA', 'DEVICE')}",
+            f"commands   {where.topic('DCMD', 'DEVICE')}",
+            "alias, device and metric of each value:",
+            SparkplugSite(nameplate).table(),
+            "\nserving; stop with Ctrl-C",
+        ]
         return "\n".join(lines)
     lines += [
         f"security   {_secured(security)}",

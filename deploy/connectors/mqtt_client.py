@@ -224,11 +224,8 @@ class MqttConnector:
             self._turn.wait_for(lambda: self._answer is not None or link.fault, max(deadline_s - time.monotonic(), 0.0))
             answer, self._answer, self._waiting = self._answer, None, b""
         if answer is None:
-            raise self._lost(
-                link.fault
-                or f"the plant did not answer a command within {self._timeout():g} s; is it running, and does the "
-                "broker's access list let us command it?"
-            )
+            why = link.fault or f"the plant did not answer a command within {self._timeout():g} s"
+            raise self._lost(f"{why}; is it running, and does the broker's access list let us command it?")
         return answer
 
     def _met(self, deadline_s: float, *, as_host: bool) -> Reading:
@@ -252,10 +249,10 @@ class MqttConnector:
             if view.fault:
                 raise self._lost(f"{view.fault}; nothing was sent")
             if not self._is_met:
+                why = link.fault or f"the broker answers, but no plant does within {self._timeout():g} s"
                 raise self._lost(
-                    link.fault
-                    or f"the broker answers, but no plant does within {self._timeout():g} s; is it running under this "
-                    "group and node, and does the broker's access list let us read it and send it NCMD?"
+                    f"{why}; is the plant running under this group and node, and does the broker's access list let us "
+                    "read it and send it NCMD?"
                 )
             if view.is_dead:
                 raise PlantError(f"{self._endpoint}: the plant is gone: its death certificate came")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 import stat
@@ -12,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ...envs.configuration import Strict
 from ...envs.errors import ConfigurationError
-from .mqtt_address import is_identifier
+from .mqtt_address import NodeAddress, is_identifier
 
 VARIABLE = "TWINLOOP_MQTT_IDENTITY"
 """Environment variable that names the identity's file."""
@@ -40,6 +41,14 @@ class Identity(Strict):
         if not is_identifier(self.host_id):
             raise ValueError(f"host_id {self.host_id!r}: a part of a topic, without + # and /")
         return self
+
+    def check(self, where: NodeAddress) -> None:
+        """Raise :class:`ConfigurationError` where a password would cross a network for all to read."""
+        if self.password is not None and not where.is_secure and not _is_this_machine(where.host):
+            raise ConfigurationError(
+                f"{where.endpoint}: without TLS the password would cross the network in clear; give the broker a "
+                "certificate and use mqtts://"
+            )
 
     def context(self) -> ssl.SSLContext:
         """For TLS: the broker's certificate and name are always checked. Raises :class:`ConfigurationError`."""
@@ -81,3 +90,10 @@ def load_identity(path: str | Path) -> Identity:
         raise ConfigurationError(
             f"{path}: {where + ': ' if where else ''}{first['msg']}; keys here: {', '.join(Identity.model_fields)}"
         ) from None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

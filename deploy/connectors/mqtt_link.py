@@ -104,6 +104,7 @@ class Link:
     def open(self, deadline_s: float) -> None:
         """Connect and subscribe, until ``deadline_s`` of the monotonic clock; raises :class:`LinkError`."""
         # In a thread, since a name lookup takes as long as it likes.
+        self._identity.check(self._address)
         context = self._identity.context() if self._address.is_secure else None
         if context is not None:
             self._client.tls_set_context(context)
