@@ -40,6 +40,9 @@ class Told(Protocol):
     def change(self) -> str: ...
 
 
+_CYCLE = ("p50_ms", "p99_ms", "p999_ms", "max_ms", "jitter_p99_ms", "jitter_max_ms", "slow", "steal_s")
+
+
 class PeriodState:
     """``executions``: how roll-outs stand (:class:`~.executor_seat.Executor`), asked in the loop's thread."""
 
@@ -117,7 +120,7 @@ class PeriodState:
         executions: Mapping[str, Any],
     ) -> dict[str, Any]:
         decision, figures = period.decision, period.cycle.figures()
-        cycle = {n: _number(getattr(figures, n)) for n in ("p50_ms", "p99_ms", "p999_ms", "jitter_p99_ms")}
+        cycle = {n: _number(getattr(figures, n)) for n in _CYCLE}
         return {
             "format": FORMAT,
             "utc_s": utc_s,
