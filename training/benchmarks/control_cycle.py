@@ -28,8 +28,9 @@ MISS_BAR_PU = 0.001
 DESCRIPTION = """\
 Serve 100 measured and 20 commanded signals over OPC UA (SignAndEncrypt, user and password) from a process of their
 own, and run `twinloop run --station` against it at 100 ms: a 256 x 256 network in its own process, the shield, a
-journal with synchronous=FULL, read-back, state.json, a watchdog. Figures are the run's own; the server's own lateness stands beside
-them, since it sets the pace. A miss is a period of the wall without a cycle, or with one that ended too late.
+journal with synchronous=FULL, read-back, state.json, a watchdog. Figures are the run's own; the server's own lateness
+stands beside them, since it sets the pace. A miss is a period of the wall without a cycle, or with one that ended too
+late.
 
 --ways realtime,plain: with real-time scheduling, which is judged (below 0.1 % misses), and without. The server stands
 in for equipment with a processor of its own, so in the realtime way it has real-time scheduling too.
