@@ -24,7 +24,7 @@ from .audit_side import DECLARED
 from .control import Unhurried
 from .drive import Notes, Piece
 from .findings import Findings, events_table, summary_table
-from .schedule import Schedule
+from .schedule import PERIODS_A_DAY, PIECE_PERIODS, Schedule
 from .world import World
 
 NAME = "endurance"
@@ -38,8 +38,6 @@ SITE = {
     "limits": {"power_cap_kw": 9000.0, "power_rise_kw_per_s": 25.0, "preferred_yaw_deg": 20.0},
 }
 PLANT = {"series": "month", "dropout_pu": 0.002, "outage_rate_per_day": 0.05}
-PERIODS_A_DAY = 1440
-DAYS_A_PIECE = 7
 DESCRIPTION = """\
 Run a station's control (runtime, arbitration, shield, journal on disk, inbox, stop file, state.json) in a process of
 its own for --days simulated days before a FLORIS farm of three turbines in another process, at one period a minute. A
@@ -50,7 +48,7 @@ of the declared constraints, which no part of the shield uses. Growth of memory 
 process have in common, growth of files the slope of their largest size a day once the declared retention is reached,
 each with its 95 % interval.
 
-Work goes on in --work from where it stopped, in pieces of 7 days. Exit status 0 when no hard limit was broken, nothing
+Work goes on in --work from where it stopped, in pieces of 8.75 days. Exit status 0 when no hard limit was broken, nothing
 grew, the journal is sound and what is left of it replays bit for bit.
 """
 
@@ -83,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         task = bar.add_task("periods", total=n_periods, completed=world.period)
         while world.period < n_periods:
             begun_s, begun_cpu_s = time.monotonic(), _cpu_s()
-            until = min(world.period + DAYS_A_PIECE * PERIODS_A_DAY, n_periods)
+            until = min(world.period + PIECE_PERIODS, n_periods)
             Piece(world, declaration, notes, folder).run(until, lambda period: bar.update(task, completed=period))
             spent = (spent[0] + time.monotonic() - begun_s, spent[1] + _cpu_s() - begun_cpu_s)
             _keep(folder, arguments.seed, n_periods, world, notes, spent)

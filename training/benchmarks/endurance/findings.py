@@ -14,12 +14,11 @@ from ....envs.constraint import Declaration
 from ...report import Cell, Table
 from .drive import Notes
 from .growth import Slope, over_lives, over_series
-from .schedule import KINDS, Schedule
+from .schedule import KINDS, PERIODS_A_DAY, Schedule
 from .world import Judged, World
 
-PERIODS_A_DAY = 1440
-WARM_UP_PERIODS = 500
-"""Of each process' life, in which everything is used for the first time."""
+WARM_UP_PERIODS = 3 * PERIODS_A_DAY
+"""Of each process' life, in which rare things happen for the first time and arenas take their size."""
 RSS_BAR_MIB, BLOCKS_BAR, FILE_BAR_PU = 4.0, 2_000.0, 0.05
 """What may be gained over the whole run before it counts as growth, where the interval says that it grows at all."""
 FAULTS_BAR = 500
@@ -125,7 +124,7 @@ def summary_table(found: Findings, spent: tuple[float, float], declared: Retenti
     kept = f"{declared.journal_days:g} days of journal and {declared.history_days:g} days of history are declared."
     told = (
         "Margins are those of the declared constraints, of every command that the plant was told, from what it obeyed.",
-        f"Slopes of memory are common to all lives of a process, without their first {WARM_UP_PERIODS} periods; those "
+        f"Slopes of memory are common to all lives of a process, without their first {WARM_UP_PERIODS:,} periods; those "
         f"of files are of the largest size a day from day 9 on. {kept}",
     )
     return Table("35 days of closed loop with random faults", ("what", "found", "bar"), tuple(rows), told, _data(found))

@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+PERIODS_A_DAY = 1440
+PIECE_PERIODS = 12_600
+"""8.75 days: control lives undisturbed for all but the last day of a piece, in which it is killed now and then."""
+
 
 class Kind(NamedTuple):
     """``per_thousand``: starts in a thousand periods; each lasts ``shortest`` to ``longest`` periods."""
@@ -44,7 +48,7 @@ KINDS = (
     Kind("journal kept busy", 0.1, 1, 1),
     Kind("restart", 1.5, 1, 1),
     Kind("interrupt", 0.5, 1, 1),
-    Kind("kill", 0.2, 1, 1),
+    Kind("kill", 0.3, 1, 1),
     # What people order.
     Kind("shadow", 0.4, 5, 60),
     Kind("advise", 0.4, 5, 60),
@@ -78,6 +82,8 @@ class Schedule:
         for kind in KINDS:
             n = rng.poisson(kind.per_thousand * n_periods / 1000.0)
             starts = rng.integers(10, max(n_periods, 11), n)
+            if kind.name == "kill":
+                starts = (starts // PIECE_PERIODS + 1) * PIECE_PERIODS - 1 - starts % PERIODS_A_DAY
             lasts = rng.integers(kind.shortest, kind.longest + 1, n)
             assets, shares = rng.integers(0, n_assets, n), rng.random(n)
             found += [
