@@ -51,6 +51,7 @@ class Ours:
     it found when it started."""
 
     nameplate: Nameplate
+    nameplate_hash: str
     limits_hash: str
     roots: frozenset[str]
 
@@ -119,10 +120,10 @@ def _clock(proposal: Proposal, approval: Approval, now_utc_s: float) -> str:
 
 
 def _site(proposal: Proposal, ours: Ours) -> str:
-    if proposal.nameplate_hash != ours.nameplate.hash:
+    if proposal.nameplate_hash != ours.nameplate_hash:
         return (
             f"it is for {proposal.site} with nameplate {proposal.nameplate_hash[:12]}, control has "
-            f"{ours.nameplate.site} with {ours.nameplate.hash[:12]}; propose anew"
+            f"{ours.nameplate.site} with {ours.nameplate_hash[:12]}; propose anew"
         )
     if proposal.limits_hash != ours.limits_hash:
         return (

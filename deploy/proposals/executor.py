@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -95,11 +95,10 @@ class Executor:
     ) -> None:
         self._station = station
         self._plate = declaration.nameplate
-        self._limits_hash = declaration.hash
         self._wall_period_s = self._plate.period_s if wall_period_s is None else wall_period_s
         self._clock_s = clock_s
         self._burnt = Burnt(station.proposals / FOLDER)
-        self._ours = Ours(self._plate, self._limits_hash, frozenset())
+        self._ours = Ours(self._plate, self._plate.hash, declaration.hash, frozenset())
         self._now: _RollOut | None = None
         self._told: dict[str, dict[str, Any]] = {}
         self._rows: list[dict[str, Any]] = []
@@ -115,7 +114,7 @@ class Executor:
         Raises :class:`ConfigurationError` where people.json is damaged.
         """
         roots = People.read(self._station.people).administrators()
-        self._ours = Ours(self._plate, self._limits_hash, roots)
+        self._ours = replace(self._ours, roots=roots)
         for id in proposal_ids(self._station):
             try:
                 folder = ProposalFolder(self._station, id)
