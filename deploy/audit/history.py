@@ -31,6 +31,9 @@ _CELLS_A_PART = 4_000_000
 _LEAST_ROWS_A_PART = 500
 _META = b"twinloop"
 _PERIODS = ("decision", "missed")
+_TELLING = frozenset({"start", *_PERIODS, "end"})
+"""Kinds of rows that end the wait for what came of a period."""
+_MOST_ASIDES = 10_000
 
 
 class Part(NamedTuple):
@@ -237,11 +240,14 @@ def _times(seconds: Floats) -> pa.Array:
 
 
 def _followed(journal: Path, found: Iterator[Row]) -> Iterator[tuple[Row, Mapping[str, Any], Mapping[str, Any]]]:
-    """Each row with its content and that of the row after it; the end of a run has none to wait for."""
-    waiting: tuple[Row, Mapping[str, Any]] | None = None
+    """Each row with its content and that of the row that says what came of it; the end of a run has none to wait for.
+
+    Rows that tell of no period, such as orders, stand between the two and say nothing of it.
+    """
+    waiting: list[tuple[Row, Mapping[str, Any]]] = []
     for row in found:
         if digest(row.sequence, row.previous, row.body) != row.hash or (
-            waiting is not None and (row.previous, row.sequence) != (waiting[0].hash, waiting[0].sequence + 1)
+            waiting and (row.previous, row.sequence) != (waiting[-1][0].hash, waiting[-1][0].sequence + 1)
         ):
             raise JournalError(f"{journal}: row {row.sequence} is damaged; look with `twinloop audit verify` first")
         try:
@@ -250,12 +256,15 @@ def _followed(journal: Path, found: Iterator[Row]) -> Iterator[tuple[Row, Mappin
                 raise ValueError("no object")
         except ValueError as error:
             raise JournalError(f"{journal}: row {row.sequence} is no record of a run ({error})") from error
-        if waiting is not None:
-            yield (*waiting, told)
-        waiting = row, told
-        if told.get("kind") == "end":
+        kind = told.get("kind")
+        if waiting and (kind in _TELLING or len(waiting) > _MOST_ASIDES):
+            for before in waiting:
+                yield (*before, told)
+            waiting.clear()
+        waiting.append((row, told))
+        if kind == "end":
             yield row, told, {}
-            waiting = None
+            waiting.clear()
 
 
 def _plate_of(sequence: int, start: Mapping[str, Any]) -> Nameplate:

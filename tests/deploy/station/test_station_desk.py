@@ -14,6 +14,9 @@ import pytest
 
 from twinloop.deploy.arbitration import Slot
 from twinloop.deploy.arbitration.request import Circumstances, Request
+from twinloop.deploy.audit.history import export
+from twinloop.deploy.audit.query import query
+from twinloop.deploy.audit.verify import audit
 from twinloop.deploy.journal import Journal, read, verify
 from twinloop.deploy.order_desk import OrderDesk
 from twinloop.deploy.replay import replay
@@ -22,9 +25,10 @@ from twinloop.deploy.shield import Mode, Shield
 from twinloop.deploy.station.desk import MOST_WAIT_S, StationDesk
 from twinloop.deploy.station.executor_seat import EmptySeat, Verdict
 from twinloop.deploy.station.folder import StationFolder, read_whole
+from twinloop.deploy.station.lock import sole_control
 from twinloop.deploy.station.order import Order, OrderResult, new_id, place
 from twinloop.deploy.station.period_state import PeriodState
-from twinloop.envs.errors import ContractError
+from twinloop.envs.errors import ConfigurationError, ContractError
 from twinloop.training.benchmarks.arbitration_site import KETTLES, Eager, KettlePlant
 
 AT_ONCE = RuntimeSettings(retry_wait_s=0.0, hand_back_periods=40)
@@ -472,3 +476,24 @@ def test_state_json_says_what_each_period_was(tmp_path: Path) -> None:
     assert [o["kind"] for o in state["orders"]] == ["manual"]
     assert set(state["modes"]) == set(KETTLES.agents)
     assert "NaN" not in here.station.state.read_text()
+
+
+def test_the_audit_and_the_history_take_orders_among_the_periods(tmp_path: Path) -> None:
+    here = Operated(tmp_path)
+    here.run(6, {n: lambda: here.order("manual", values={HEAT: 8.0}, lasts_s=1.5) for n in (1, 2, 3, 4)})
+    kinds = [row["kind"] for row in read(here.station.journal)]
+    assert kinds.count("order") == 4
+    assert audit(here.station.journal).findings == ()
+    export(here.station.journal, here.station.history)
+    told = query(here.station.history, 'SELECT number, "kettle/K1/heat_kw@accepted" AS heat FROM history').to_pylist()
+    assert [row["heat"] for row in sorted(told, key=lambda row: row["number"])][:6] == here.heat()[:6]
+
+
+def test_a_second_control_process_is_refused_with_the_first_one_s_number(tmp_path: Path) -> None:
+    station = StationFolder(tmp_path / "station")
+    station.make()
+    refused = pytest.raises(ConfigurationError, match=f"process {os.getpid()} controls")
+    with sole_control(station), refused, sole_control(station):
+        pytest.fail("two at once")
+    with sole_control(station):
+        pass
