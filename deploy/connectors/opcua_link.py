@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 from asyncua import ua as _typed_ua
 from asyncua.client.client import Client
 
-from ...envs.errors import PlantError
+from ...envs.errors import PlantError, TwinloopError
+from ..certificates.identity import CERTIFICATE
 from ..drivers import opcua_address as address
 from .opcua_security import ClientSecurity, secure
 
@@ -116,9 +117,10 @@ class Link(Generic[G]):
     def _run(self) -> None:
         try:
             asyncio.run(self._live())
-        except BaseException as error:  # noqa: BLE001  # reported to whoever waits for the greeting, or by `call`
+        except Exception as error:  # noqa: BLE001  # reported to whoever waits for the greeting, or by `call`
             if not self.greeting.done():
-                self.greeting.set_exception(error)
+                is_known = isinstance(error, TwinloopError | OSError | TimeoutError | ua.UaError)
+                self.greeting.set_exception(error if is_known else ConnectionError(f"{type(error).__name__}: {error}"))
 
     async def _live(self) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
@@ -146,7 +148,17 @@ class Link(Generic[G]):
         if self._security is not None:
             host, _ = address.host_and_port(self._endpoint)
             await secure(client, self._security, self._endpoint, host)
-        await client.connect()
+        try:
+            await client.connect()
+        except (AssertionError, ConnectionError) as error:
+            # asyncua cannot read a fault instead of a channel, with which node-opcua answers.
+            if self._security is None:
+                raise ConnectionError(str(error) or "the server broke off the connection") from error
+            own = self._security.identity.folder / CERTIFICATE
+            raise PlantError(
+                f"{self._endpoint}: the server broke off when a secured channel was to be opened: is {own} in its "
+                "folder of trusted certificates, and valid by its clock? nothing was sent"
+            ) from error
         try:
             self._index = await client.get_namespace_index(address.NAMESPACE_URI)
         except ValueError as error:

@@ -47,7 +47,6 @@ class ServerSecurity:
             _logger.error("nobody can connect: %s", error)
             raise ServiceError(ua.StatusCodes.BadSecurityChecksFailed) from error
         if found is not None:
-            _logger.warning("a client was refused: its certificate %s", found.text)
             self.refused.tell(what="connection", status=found.fault.status, why=found.text)
             raise ServiceError(getattr(ua.StatusCodes, found.fault.status))
 
@@ -65,7 +64,6 @@ class ServerSecurity:
             _logger.error("nobody can log in: %s", error)
             known = None
         if known is None:
-            _logger.warning("the login of user %r was refused", username)
             self.refused.tell(what="login", user=username, status="BadUserAccessDenied")
             return None
         self._rights[known.name] = known.right
