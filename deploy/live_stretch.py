@@ -1,4 +1,4 @@
-"""The stretch of the past that a journal holds, as the live twin takes it for a recalibration."""
+"""A journal as the live twin takes it: what the plant obeyed in each period, and what it then measured."""
 
 from __future__ import annotations
 
@@ -17,34 +17,59 @@ from .replay import telemetry_of
 from .transition import told_commands
 
 
+class SpanReader:
+    """Rows one after the other, a period each; ``obeyed`` is what the plant obeys from the last row on, if it is known.
+
+    What it obeyed is what its reading says, else what it accepted of the decision before, which the next row tells.
+    """
+
+    def __init__(self, nameplate: Nameplate, obeyed: Arrays | None = None) -> None:
+        self._nameplate = nameplate
+        self.obeyed = obeyed
+
+    def take(self, row: Mapping[str, Any]) -> Span | None:
+        """The period that a row ends; None for a row that ends none, or in which nothing is known of the plant."""
+        kind = row.get("kind")
+        if kind == "start":
+            self.obeyed = commands_of(row.get("applied"), self._nameplate)
+        elif kind == "decision":
+            return self._decided(row)
+        elif kind == "missed":
+            outcome = row.get("outcome")
+            accepted = outcome.get("accepted") if isinstance(outcome, Mapping) else None
+            self.obeyed = commands_of(accepted, self._nameplate) or self.obeyed
+        return None
+
+    def _decided(self, row: Mapping[str, Any]) -> Span | None:
+        telemetry = telemetry_of(row.get("telemetry"), self._nameplate)
+        reading = telemetry if isinstance(telemetry, Telemetry) else None
+        told = commands_of(told_commands(reading), self._nameplate)
+        previous = row.get("previous")
+        accepted = previous.get("accepted") if isinstance(previous, Mapping) else None
+        self.obeyed = told or commands_of(accepted, self._nameplate) or self.obeyed
+        time_s = row.get("plant_time_s")
+        if self.obeyed is None or not isinstance(time_s, (int, float)):
+            return None
+        return Span(float(time_s), self.obeyed, reading)
+
+
 def stretch_of(path: Path, nameplate: Nameplate, most_periods: int = 720) -> list[Span]:
     """The last periods of a journal's last run, oldest first: what the plant obeyed, and what it then measured.
 
-    What it obeyed is what its reading says, else what it accepted of the decision before. Raises
-    :class:`~twinloop.envs.errors.JournalError` where there is no journal.
+    Raises :class:`~twinloop.envs.errors.JournalError` where there is no journal.
     """
     found: deque[Span] = deque(maxlen=most_periods)
-    obeyed: Arrays | None = None
+    reader = SpanReader(nameplate)
     for row in rows(path):
-        kind = row.get("kind")
-        if kind == "start":
+        if row.get("kind") == "start":
             found.clear()
-            obeyed = _commands(row.get("applied"), nameplate)
-        elif kind == "decision":
-            telemetry = telemetry_of(row["telemetry"], nameplate)
-            reading = telemetry if isinstance(telemetry, Telemetry) else None
-            told = _commands(told_commands(reading), nameplate)
-            previous = row["previous"] if isinstance(row["previous"], Mapping) else {}
-            obeyed = told or _commands(previous.get("accepted"), nameplate) or obeyed
-            if obeyed is not None and isinstance(row["plant_time_s"], (int, float)):
-                found.append(Span(float(row["plant_time_s"]), obeyed, reading))
-        elif kind == "missed":
-            outcome = row["outcome"] if isinstance(row["outcome"], Mapping) else {}
-            obeyed = _commands(outcome.get("accepted"), nameplate) or obeyed
+        span = reader.take(row)
+        if span is not None:
+            found.append(span)
     return list(found)
 
 
-def _commands(told: Any, nameplate: Nameplate) -> Arrays | None:
+def commands_of(told: Any, nameplate: Nameplate) -> Arrays | None:
     """Finite commands of all groups, or None."""
     found = {}
     for group in nameplate.groups:

@@ -47,7 +47,7 @@ class LiveTwinSettings(FilterSettings):
     late_periods: NonNegativeInt = Field(2, description="a value this late is still used; 0 refuses all late ones")
     window: PositiveInt = Field(60, description="periods over which consistency is judged")
     nis_band: tuple[float, float] = (0.5, 2.0)
-    coverage_band: tuple[float, float] = (0.90, 0.99)
+    coverage_band: tuple[float, float] = (0.90, 0.998)
     silence_periods: PositiveInt = Field(5, description="periods without a usable value that close the gate")
     alarm_periods: PositiveInt = Field(60, description="periods out of band, on end, that raise the drift alarm")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from ..envs.nameplate import Nameplate
 from .journal import plain
-from .live_twin import Prediction
+from .live_twin import LiveTwinSettings, Prediction
 from .station.folder import StationFolder
+from .twin_gate import GateVerdict
 
 FORMAT = 1
 MOST_LOG_BYTES = 1_000_000
@@ -88,3 +90,22 @@ def prediction_sheet(nameplate: Nameplate, found: Prediction) -> Mapping[str, An
 
 
 _PARTS = (("value", "values"), ("low", "low"), ("high", "high"))
+
+
+def verdict_sheet(nameplate: Nameplate, found: GateVerdict, settings: LiveTwinSettings) -> dict[str, Any]:
+    """The gate's part of ``verdict.json``; :class:`~.twin_process.TwinProcess` adds its lag and the rest."""
+    return {
+        "format": FORMAT,
+        "utc_s": time.time(),
+        "site": nameplate.site,
+        "nameplate_hash": nameplate.hash,
+        "period_s": nameplate.period_s,
+        "open": found.open,
+        "why": found.why,
+        "alarm": found.alarm,
+        "nis": found.nis if math.isfinite(found.nis) else None,
+        "coverage": found.coverage if math.isfinite(found.coverage) else None,
+        "n": found.n,
+        "window": settings.window,
+        "bands": {"nis": settings.nis_band, "coverage": settings.coverage_band},
+    }

@@ -66,6 +66,7 @@ COMMANDS = {
     "watchdog": Command(
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),
+    "twin": Command("twinloop.deploy.commands.twin", "keep a station's twin where its plant is", "twin"),
     "demo": Command("twinloop.training.commands.demo", "close the loop on a wind farm, in minutes", "all"),
 }
 
@@ -93,7 +94,8 @@ PACKAGE_EXTRAS = {
     "pymodbus": ("modbus",),
     "ray": ("ray",),
     "sb3_contrib": ("sb3",),
-    "scipy": ("wind", "train"),
+    "scipy": ("wind", "line", "train"),
+    "simpy": ("line",),
     "stable_baselines3": ("sb3",),
     "tensorboard": ("train",),
     "torch": ("twin", "train"),

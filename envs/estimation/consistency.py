@@ -32,7 +32,7 @@ class Band:
     """Where the measures must be: NIS a degree of freedom, and coverage."""
 
     nis: tuple[float, float] = (0.5, 2.0)
-    coverage: tuple[float, float] = (0.90, 0.99)
+    coverage: tuple[float, float] = (0.90, 0.998)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ _BOUNDS = {
     "rotor_speed_mps": (0.0, 60.0),
     "rotor_turbulence": (0.0, 2.0),
     "seen_turbulence": (0.0, 1.0),
-    "thrust": (0.0, 0.99),
+    "thrust": (1e-6, 0.99),
 }
 ADVECTION_BOUNDS = (0.3, 1.2)
 

@@ -46,10 +46,13 @@ def unpack(channels: Tensor) -> Emission:
 
 
 def channel_bounds() -> tuple[Tensor, Tensor]:
-    """Least and greatest physical value of each channel of :func:`pack`, ``[C]``."""
-    bounds = {"thrust": (0.0, 0.99), "induction": (0.0, 0.49), "speed_mps": (0.1, 60.0)}
+    """Least and greatest physical value of each channel of :func:`pack`, ``[C]``.
+
+    Thrust is never zero, as in :func:`.operation.operate`: the width of a wake that nothing sheds is zero over zero.
+    """
+    bounds = {"thrust": (1e-6, 0.99), "induction": (0.0, 0.49), "speed_mps": (0.1, 60.0)}
     angles = (-1.5, 1.5)
-    rows = [bounds.get(name, angles) for name in _FIELDS] + [(0.0, 2.0)] * (3 * len(_COLUMNS))
+    rows = [bounds.get(name, angles) for name in _FIELDS] + [(1e-3, 2.0)] * (3 * len(_COLUMNS))
     low, high = torch.tensor(rows, dtype=torch.float64).T
     return low, high
 
