@@ -415,7 +415,7 @@ class MqttConnector:
         return PlantError(f"{self._endpoint}: {why}")
 
     def _drop(self) -> None:
-        """Leave a broken link without a farewell; what it had not sent yet is gone with it."""
+        """Leave a broken link; what it had not sent yet is gone with it. A host's will says that it is offline."""
         with self._turn:
             link, self._link = self._link, None
             self._view.forget()
@@ -425,7 +425,7 @@ class MqttConnector:
             self._failures += 1
             self._retry_at_s = time.monotonic() + min(pause_s, _LONGEST_PAUSE_S)
         if link is not None:
-            link.close(within_s=0.1)
+            link.close(leaves_will=True, within_s=0.1)
 
 
 def _now_ms() -> int:

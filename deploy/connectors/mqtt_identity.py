@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import ssl
 import stat
 from pathlib import Path
@@ -17,6 +18,27 @@ from .mqtt_address import NodeAddress, is_identifier
 
 VARIABLE = "TWINLOOP_MQTT_IDENTITY"
 """Environment variable that names the identity's file."""
+
+
+class _ClientContext(ssl.SSLContext):
+    """Shakes hands as it wraps, and closes the socket of a peer that it refuses: paho would leave it open."""
+
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        wrapped = super().wrap_socket(sock, server_side, False, suppress_ragged_eofs, server_hostname, session)
+        try:
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
 
 
 class Identity(Strict):
@@ -53,7 +75,12 @@ class Identity(Strict):
     def context(self) -> ssl.SSLContext:
         """For TLS: the broker's certificate and name are always checked. Raises :class:`ConfigurationError`."""
         try:
-            found = ssl.create_default_context(cafile=self.authority_file)
+            found = _ClientContext(ssl.PROTOCOL_TLS_CLIENT)  # which checks the broker's certificate and its name
+            found.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.authority_file is None:
+                found.load_default_certs()
+            else:
+                found.load_verify_locations(self.authority_file)
             if self.certificate_file is not None and self.key_file is not None:
                 # No password is asked for on the terminal: a service has none.
                 found.load_cert_chain(self.certificate_file, self.key_file, password="")

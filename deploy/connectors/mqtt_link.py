@@ -148,14 +148,14 @@ class Link:
             raise LinkError(f"a message was not taken ({info.rc.name})")
         return info
 
-    def close(self, farewell: Message | None = None, within_s: float = 1.0) -> None:
-        """Say ``farewell`` and disconnect; with one, the broker is asked to publish the will as well."""
+    def close(self, farewell: Message | None = None, *, leaves_will: bool = False, within_s: float = 1.0) -> None:
+        """Say ``farewell`` and disconnect. ``leaves_will``: the broker is asked to publish the will all the same."""
         info = None
         if farewell is not None:
             try:
                 info = self.publish(farewell)
             except LinkError:
-                farewell = None
+                leaves_will = True
         with self._turn:
             self._is_closing = True
         if info is not None:
@@ -163,7 +163,6 @@ class Link:
                 info.wait_for_publish(within_s)
             except (ValueError, RuntimeError):
                 _logger.debug("the broker did not take the farewell")
-        leaves_will = farewell is not None and "/NDEATH/" in farewell.topic
         self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL) if leaves_will else None)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(within_s)

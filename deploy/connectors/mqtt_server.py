@@ -104,7 +104,7 @@ class MqttPlantServer:
             link, self._link = self._link, None
             farewell = self._edge.death(_now_ms()) if self._edge.is_born else None
         if link is not None:
-            link.close(farewell)
+            link.close(farewell, leaves_will=True)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait while the server runs; True when it has ended, raising what ended it."""

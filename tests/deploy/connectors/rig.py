@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinloop.deploy.connectors.modbus_server import ModbusPlantServer
+from twinloop.deploy.connectors.mqtt_identity import identity_of_environment
+from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
 from twinloop.envs.errors import PlantError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
 from twinloop.envs.plant import Arrays, Quality, Telemetry
@@ -80,6 +82,11 @@ class Rig:
 
 
 if __name__ == "__main__":
-    with ModbusPlantServer(Rig(), sys.argv[1], speed=float(sys.argv[2])) as server:
+    endpoint, speed = sys.argv[1], float(sys.argv[2])
+    with (
+        MqttPlantServer(Rig(), endpoint, identity_of_environment(), speed=speed)
+        if endpoint.startswith("mqtt")
+        else ModbusPlantServer(Rig(), endpoint, speed=speed)
+    ) as server:
         print(server.endpoint, flush=True)
         server.wait()
