@@ -201,8 +201,12 @@ class Decider:
 
     def flush(self) -> None:
         """Write what could not be written when it happened; raises :class:`JournalError`."""
-        while self.belated:
-            self._journal.append(self.belated[0])
+        rows = tuple(self.belated)
+        if len(rows) > 1:  # in one go: a disk takes as long for twenty orders as for one
+            self._journal.append_all(rows)
+        elif rows:
+            self._journal.append(rows[0])
+        for _ in rows:
             self.belated.popleft()
 
     def _hear(self, asked: Question, guarded: Guarded) -> Heard:

@@ -12,7 +12,7 @@ import json
 import math
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,20 +58,27 @@ class Journal:
 
     def append(self, record: Mapping[str, Any]) -> str:
         """Write one record to disk and return its hash; raises :class:`JournalError` unless it is safely there."""
+        return self.append_all((record,))
+
+    def append_all(self, records: Sequence[Mapping[str, Any]]) -> str:
+        """Write records, one or more, to disk in one go, all or none, and return the last one's hash; raises as
+        :meth:`append` does."""
         if not self._turn.acquire(timeout=self._patience_s):
             raise JournalError(
                 f"{self.path}: the disk has kept an earlier row for over {self._patience_s:g} s; nothing may be sent "
                 "to the plant without a record: give a journal on a disk that answers"
             )
         try:
-            body = json.dumps(plain(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
+            bodies = [json.dumps(plain(r), sort_keys=True, separators=(",", ":"), allow_nan=False) for r in records]
             connection = self._open()
             with connection:  # commits, or rolls back on whatever exception
                 connection.execute("BEGIN IMMEDIATE")
                 last = connection.execute(_LAST).fetchone()
-                sequence, previous = (int(last[0]) + 1, str(last[1])) if last else (1, GENESIS)
-                digest = _digest(sequence, previous, body)
-                connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, body, previous, digest))
+                sequence, digest = (int(last[0]), str(last[1])) if last else (0, GENESIS)
+                for body in bodies:
+                    sequence, previous = sequence + 1, digest
+                    digest = _digest(sequence, previous, body)
+                    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, body, previous, digest))
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             raise JournalError(
                 f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant "

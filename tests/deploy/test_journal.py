@@ -173,3 +173,26 @@ def test_verifying_is_fast_enough_for_a_day_of_seconds(tmp_path: Path) -> None:
     begun_s = time.thread_time()
     assert verify(path).rows == 3000
     assert 3000 / (time.thread_time() - begun_s) > 40_000  # rows a CPU second
+
+
+def test_rows_that_are_written_in_one_go_are_chained_as_if_one_by_one(tmp_path: Path) -> None:
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    records = [{"kind": "order", "n": n} for n in range(5)]
+    with Journal(together) as journal:
+        journal.append(records[0])
+        head = journal.append_all(records[1:])
+    with Journal(alone) as journal:
+        heads = [journal.append(record) for record in records]
+    assert head == heads[-1]
+    assert verify(together, head).rows == 5
+
+
+def test_of_rows_in_one_go_either_all_are_there_or_none(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"n": 0})
+        connection = journal._open()
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")  # a disk that is full after the next row
+        with pytest.raises(JournalError, match="full"):
+            journal.append_all([{"n": 1}, {"n": "x" * 100_000}])
+        assert [row["n"] for row in read(tmp_path / "j")] == [0]

@@ -11,12 +11,16 @@ import numpy as np
 from rich.progress import Progress
 
 from ...deploy.arbitration.arbiter import Arbiter
-from ...deploy.arbitration.claims import Claim
+from ...deploy.arbitration.claims import read_claims
+from ...deploy.arbitration.priority_array import Slot
+from ...deploy.arbitration.reported import reported_slots
+from ...deploy.arbitration.request import Request
 from ...deploy.shield import Code, Mode, Shield
 from ...deploy.shield.orders import Orders
 from ...deploy.station.desk import StationDesk
 from ...deploy.station.folder import StationFolder
 from ...envs.nameplate import Group, Nameplate, Signal
+from ...envs.plant import Telemetry
 from ..report import Cell, Table, print_table, provenance, say
 from .arbitration_fuzz import Fuzz, scratch
 
@@ -107,8 +111,13 @@ def costs(n_times: int = 2000) -> tuple[Table, bool]:
     shield = Shield(plate)
     state, arbiter = shield.start(), Arbiter(shield.flat, plate.agents)
     proposed, orders = {"cell": np.full((20, 1), 0.5)}, Orders(approved=frozenset())
-    nothing, asked = {8: (), 14: ()}, {8: (Claim("anna", 5.0, np.full(20, 0.1)),), 14: ()}
-    held = arbiter.settle(arbiter.start(), asked, proposed, Code.COMMAND_MISSING, orders, state, 0.0).standing
+    requests = (Request(Slot.OPERATOR, {"cell": np.full((20, 1), 0.1)}, 5.0, "anna"),)
+    asked = {8: read_claims(requests, 8, shield.flat)[0]}
+    standing = arbiter.start()
+    held = arbiter.settle(standing, asked, proposed, Code.COMMAND_MISSING, orders, state, 0.0).standing
+    now = np.full((20, 1), 1e9)
+    telemetry = Telemetry({"cell": np.full((20, 1), 0.5)}, {"cell": now}, {"cell": np.zeros((20, 1), np.int8)}, 1e9, 1)
+    decision = shield.filter(telemetry, proposed, 1e9, state)
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         station = StationFolder(Path(folder) / "station")
         station.make()
@@ -117,12 +126,16 @@ def costs(n_times: int = 2000) -> tuple[Table, bool]:
         def idle() -> None:
             desk.orders(1, 0.0, state)
             desk.rows()
-            arbiter.settle(arbiter.start(), nothing, proposed, Code.COMMAND_MISSING, orders, state, 0.0)
+            heard = {slot: read_claims((), slot, shield.flat)[0] for slot in (8, 14)}
+            settled = arbiter.settle(standing, heard, proposed, Code.COMMAND_MISSING, orders, state, 0.0)
+            reported_slots(decision, settled.slot, False, shield.flat, plate.agents)
 
         def busy() -> None:
             desk.orders(1, 0.0, state)
             desk.rows()
-            arbiter.settle(held, asked, proposed, Code.COMMAND_MISSING, orders, state, 1.0)
+            heard = {8: read_claims(requests, 8, shield.flat)[0], 14: ()}
+            settled = arbiter.settle(held, heard, proposed, Code.COMMAND_MISSING, orders, state, 1.0)
+            reported_slots(decision, settled.slot, False, shield.flat, plate.agents)
 
         figures = [(name, median_us(call, n_times)) for name, call in (("idle", idle), ("20 held by hand", busy))]
     rows: list[tuple[Cell, ...]] = [(name, round(us, 1)) for name, us in figures]
