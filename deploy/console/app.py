@@ -85,6 +85,10 @@ def make_app(desk: Desk, names: Sequence[str] = ()) -> FastAPI:
         data, kind = files[name]
         return Response(data, media_type=kind, headers={"cache-control": "max-age=300"})
 
+    @app.get("/favicon.ico")
+    async def icon() -> Response:
+        return Response(status_code=204)
+
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
         return _answer(request, error.status, error.words, login=error.login)

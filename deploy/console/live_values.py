@@ -30,7 +30,7 @@ ABNORMAL_MODES: Mapping[str, str] = {Mode.DEGRADED: "low", Mode.BACKUP: "medium"
 def live_values(sheet: Sheet, state: Mapping[str, Any]) -> Live:
     """All texts of one ``state.json``."""
     live: Live = {SITE: _site(state)}
-    changes = _changes(state.get("reasons", ()))
+    inputs, commands = _changes(state.get("reasons") or ())
     for group in sheet.nameplate.groups:
         found = state.get("groups", {}).get(group.name)
         if found is None:
@@ -46,6 +46,7 @@ def live_values(sheet: Sheet, state: Mapping[str, Any]) -> Live:
                 where = live[SITE] if signal is main else detail
                 where[f"value:{name}"] = number_text(value, signal)
                 where[f"quality:{name}"] = QUALITY_WORDS[quality] if quality in (0, 1, 2) else "unknown"
+                detail[f"heed:{name}"] = inputs.get((agent, signal.name), "")
                 where[f"bar:{name}"] = bar_place(value, signal.minimum, signal.maximum)
             slots = [0]
             for signal in group.commanded:
@@ -55,7 +56,7 @@ def live_values(sheet: Sheet, state: Mapping[str, Any]) -> Live:
                 slot = _at(found.get("slot"), signal.name, row) or 0
                 slots.append(slot)
                 detail[f"slot:{name}"] = slot_words(slot)
-                why = changes.get((agent, signal.name)) or changes.get((agent, ""))
+                why = commands.get((agent, signal.name)) or commands.get((agent, ""))
                 detail[f"why:{name}"] = why or ""
             live[SITE].update(_asset(state, agent, min((s for s in slots if s), default=0)))
             live[agent] = detail
@@ -99,13 +100,15 @@ def _asset(state: Mapping[str, Any], agent: str, slot: int) -> dict[str, str]:
     }
 
 
-def _changes(rows: Sequence[Sequence[Any]]) -> dict[tuple[str, str], str]:
-    """Words by asset and signal; the first of several is the one that decided."""
-    found: dict[tuple[str, str], str] = {}
+def _changes(rows: Sequence[Sequence[Any]]) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], str]]:
+    """Words by asset and signal, of inputs and of commands; the first of several is the one that decided."""
+    inputs: dict[tuple[str, str], str] = {}
+    commands: dict[tuple[str, str], str] = {}
     for row in rows:
         change = Change.of(row)
+        found = inputs if change.code.startswith("input_") else commands
         found.setdefault((change.asset, change.signal), change.words)
-    return found
+    return inputs, commands
 
 
 def _at(table: Any, signal: str, row: int) -> Any:
