@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinloop.deploy.connectors.modbus_server import ModbusPlantServer
-from twinloop.deploy.connectors.mqtt_identity import identity_of_environment
-from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
+from twinloop.deploy.drivers.opcua_server import OpcUaPlantServer
 from twinloop.envs.errors import PlantError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
 from twinloop.envs.plant import Arrays, Quality, Telemetry
@@ -81,12 +80,18 @@ class Rig:
         """Nothing to leave."""
 
 
+def server_of(
+    endpoint: str, speed: float, security: str | None
+) -> MqttPlantServer | ModbusPlantServer | OpcUaPlantServer:
+    """The rig's server for an endpoint's protocol; ``security`` is a folder for OPC UA."""
+    if endpoint.startswith("mqtt"):
+        return MqttPlantServer(Rig(), endpoint, identity_of_environment(), speed=speed)
+    if endpoint.startswith("opc.tcp"):
+        return OpcUaPlantServer(Rig(), endpoint, speed=speed, security=security)
+    return ModbusPlantServer(Rig(), endpoint, speed=speed)
+
+
 if __name__ == "__main__":
-    endpoint, speed = sys.argv[1], float(sys.argv[2])
-    with (
-        MqttPlantServer(Rig(), endpoint, identity_of_environment(), speed=speed)
-        if endpoint.startswith("mqtt")
-        else ModbusPlantServer(Rig(), endpoint, speed=speed)
-    ) as server:
+    with server_of(sys.argv[1], float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None) as server:
         print(server.endpoint, flush=True)
         server.wait()
