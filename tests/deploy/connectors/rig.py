@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinloop.deploy.connectors.modbus_server import ModbusPlantServer
+from twinloop.deploy.connectors.mqtt_identity import identity_of_environment
+from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
 from twinloop.deploy.drivers.opcua_server import OpcUaPlantServer
 from twinloop.envs.errors import PlantError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
