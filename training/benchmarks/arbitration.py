@@ -81,7 +81,10 @@ def outcome(fuzz: Fuzz) -> Table:
         ("orders followed", fuzz.followed),
         ("orders refused", fuzz.refused),
         ("periods begun while a stop was held", judge.held_periods),
-        ("of them with a write of slots 8 to 16, or away from the safe state", len(judge.violations)),
+        (
+            "of them with a write of slots 8 to 16 or away from the safe state, or manual values from before a stop",
+            len(judge.violations),
+        ),
         ("decisions replayed", fuzz.replayed),
         ("differences", fuzz.differences),
     ]

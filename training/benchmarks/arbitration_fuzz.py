@@ -38,6 +38,8 @@ _ASKING = frozenset({int(Slot.OPERATOR), int(Slot.APPROVED), int(Slot.AUTONOMOUS
 _MODES = ("shadow", "advise", "approved", "autonomous")
 _ORDERLY, _AT_ONCE = (RuntimeSettings(retry_wait_s=0.0, hand_back_periods=n) for n in (30, 0))
 _MOST_SHOWN = 20
+_PERSON = "after_stop_"
+"""Whoever orders is named after the number of stops so far."""
 
 
 class Judge:
@@ -45,6 +47,7 @@ class Judge:
 
     def __init__(self) -> None:
         self.presses = 0
+        self.presses_at_begin = 0
         self.held = self.begun_held = self.released = False
         self.held_periods = self.stops = self.releases = 0
         self.violations: list[str] = []
@@ -59,20 +62,23 @@ class Judge:
 
     def begin(self) -> None:
         """A period begins: what was pressed until now has to be heeded in it."""
-        self.begun_held, self.released = self.held, False
+        self.begun_held, self.released, self.presses_at_begin = self.held, False, self.presses
         self.sent.clear()
 
     def reset_followed(self, id: str) -> None:
         """Only what was pressed before the reset was asked for is over."""
         self.released = True
-        self.releases += self.held
-        self.held = self.presses > self.presses_at_placing.get(id, -1)
+        was_held, self.held = self.held, self.presses > self.presses_at_placing.get(id, -1)
+        self.releases += was_held and not self.held
 
     def judge(self, period: Period, number: int) -> None:
         slots = (
             [16] if period.slots is None else np.concatenate([a.reshape(-1) for a in period.slots.values()]).tolist()
         )
         self.slots.update(slots)
+        for who in period.who.values():
+            if who.startswith(_PERSON) and int(who.removeprefix(_PERSON)) < self.presses_at_begin:
+                self._violated(number, f"what {who} asked before a stop came back after it")
         if not self.begun_held or self.released:
             return
         self.held_periods += 1
@@ -330,7 +336,8 @@ class Fuzz:
 
     def _order(self, kind: str, **fields: Any) -> None:
         now_s = time.time()
-        row = {"id": new_id(), "kind": kind, "by": "fuzz", "utc_s": now_s, "expires_utc_s": now_s + 10.0, **fields}
+        row = {"id": new_id(), "kind": kind, "by": f"{_PERSON}{self.judge.presses}", "utc_s": now_s, **fields}
+        row["expires_utc_s"] = now_s + 10.0
         self._place(str(row["id"]), json.dumps(row))
         if kind == "reset":
             self.judge.presses_at_placing[str(row["id"])] = self.judge.presses

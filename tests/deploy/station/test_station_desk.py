@@ -497,3 +497,51 @@ def test_a_second_control_process_is_refused_with_the_first_one_s_number(tmp_pat
         pytest.fail("two at once")
     with sole_control(station):
         pass
+
+
+class Counting(Eager):
+    """Remembers how many turns in a row each kettle was its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[list[float]] = []
+
+    def act(self, observation: Any, memory: Any) -> Any:
+        self.turns.append((memory["kettle/turns"][0, :, 0] + 1.0).tolist())
+        return super().act(observation, memory)
+
+
+def test_the_policy_s_memory_of_what_a_person_holds_begins_afresh_when_it_is_released(tmp_path: Path) -> None:
+    here, policy = Operated(tmp_path), Counting()
+    here.policy = policy
+    here.run(9, {2: lambda: here.order("manual", values={HEAT: 8.0}), 5: lambda: here.order("release")})
+    assert [t[0] for t in policy.turns[:9]] == [1, 2, 3, 1, 1, 1, 2, 3, 4]
+    assert [t[1] for t in policy.turns[:9]] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+class Dawdling(EmptySeat):
+    """Takes longer than the whole budget, once."""
+
+    def __init__(self) -> None:
+        self.is_late = False
+
+    def requests(self, seen: Circumstances) -> Sequence[Request]:
+        late, self.is_late = self.is_late, False
+        time.sleep(0.8 if late else 0.0)  # the budget is 0.5 s
+        return ()
+
+
+def test_an_order_that_met_a_late_decision_is_given_again(tmp_path: Path) -> None:
+    executor = Dawdling()
+    here = Operated(tmp_path, executor=executor)
+
+    def order() -> None:
+        here.order("mode", mode="shadow", assets=[K2])
+        executor.is_late = True
+
+    here.run(6, {3: order})
+    assert [p.decision.mode[K2].value for p in here.periods[:4]] == ["autonomous"] * 4
+    assert here.periods[4].decision.mode[K2] is Mode.SHADOW
+    kinds = [row["kind"] for row in read(here.station.journal)]
+    assert kinds.index("order") < kinds.index("missed")
+    here.assert_replays()
