@@ -1,0 +1,199 @@
+"""Configuration of the production line; loading it imports neither torch nor SimPy.
+
+Time goes in slots, as long as one machine's cycle at full speed. Chances are per slot, powers in kW. A machine's kind
+says how it varies: ``bernoulli`` draws anew each slot whether it processes; ``geometric`` goes down and up.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ..configuration import Strict
+
+Chance = Annotated[float, Field(gt=0, le=1)]
+Speed = Annotated[float, Field(gt=0, le=1)]
+MOST_MACHINES = 60
+
+
+class BernoulliMachine(Strict):
+    """Processes a part in a slot with a chance of ``efficiency_pu`` times its speed, independent of the past."""
+
+    kind: Literal["bernoulli"] = "bernoulli"
+    efficiency_pu: Chance = 0.9
+
+
+class GeometricMachine(Strict):
+    """Goes down with ``fails_pu`` a slot and up again with ``repairs_pu``. ``failures``: while it could work
+    (``operation``), or whether it could or not (``time``)."""
+
+    kind: Literal["geometric"] = "geometric"
+    fails_pu: Chance = 0.01
+    repairs_pu: Chance = 0.1
+    failures: Literal["operation", "time"] = "operation"
+
+
+class Power(Strict):
+    """Power by state, kW. A machine that draws its working power takes ``idle_kw + linear_kw s + cubic_kw s^3`` at
+    speed ``s``. ``draws``: in slots in which a part is ``produced``, or while one is ``loaded``, whether it is done or
+    not."""
+
+    off_kw: NonNegativeFloat = 1.0
+    standby_kw: NonNegativeFloat = 4.0
+    idle_kw: NonNegativeFloat = 9.0
+    linear_kw: NonNegativeFloat = 6.0
+    cubic_kw: NonNegativeFloat = 0.0
+    warm_up_kw: NonNegativeFloat = 15.0
+    draws: Literal["produced", "loaded"] = "produced"
+
+
+class WeibullWear(Strict):
+    """Fails at an age, in slots of work, that is Weibull distributed: hazard by age since it was last renewed."""
+
+    kind: Literal["weibull"] = "weibull"
+    shape: PositiveFloat = 2.5
+    scale_slots: PositiveFloat = 5000.0
+
+
+class GammaWear(Strict):
+    """Wears by a gamma process in slots of work and fails where wear passes ``failure_level``; wear is seen when it is
+    inspected."""
+
+    kind: Literal["gamma"] = "gamma"
+    shape_per_slot: PositiveFloat = 0.01
+    scale: PositiveFloat = 1.0
+    failure_level: PositiveFloat = 20.0
+
+
+Wear = Annotated[WeibullWear | GammaWear, Field(discriminator="kind")]
+
+
+class Upkeep(Strict):
+    """Service of one machine. A failed machine waits for a crew; both works renew it and lock it out meanwhile."""
+
+    wear: Wear
+    preventive_slots: PositiveInt = 20
+    corrective_slots: PositiveInt = 60
+    inspection_slots: NonNegativeInt = 0
+    preventive_cost: NonNegativeFloat = 1.0
+    corrective_cost: NonNegativeFloat = 10.0
+    inspection_cost: NonNegativeFloat = 0.5
+
+
+class Machine(Strict):
+    """One machine."""
+
+    name: str = Field("", description="empty: M1, M2, ... in the order of the list")
+    model: Annotated[BernoulliMachine | GeometricMachine, Field(discriminator="kind")] = BernoulliMachine()
+    power: Power = Power()
+    warm_up_slots: NonNegativeInt = Field(1, description="slots from off to on")
+    wake_slots: NonNegativeInt = Field(0, description="slots from stand-by to on")
+    upkeep: Upkeep | None = None
+
+
+class Buffer(Strict):
+    """Between two machines, by their places from 1; a machine may have several before it (assembly) or behind it
+    (disassembly), and takes one part from, or puts one into, each of them."""
+
+    producer: PositiveInt
+    consumer: PositiveInt
+    capacity: PositiveInt = 3
+    initial: NonNegativeInt = 0
+
+
+class FixedLine(Strict):
+    """One line. Without ``buffers`` the machines stand in a row, with ``capacities`` between them."""
+
+    kind: Literal["fixed"] = "fixed"
+    machines: tuple[Machine, ...] = (Machine(), Machine(), Machine())
+    capacities: tuple[PositiveInt, ...] = (3, 3)
+    buffers: tuple[Buffer, ...] = ()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> FixedLine:
+        n = len(self.machines)
+        if not 1 <= n <= MOST_MACHINES:
+            raise ValueError(f"machines: {n}; give 1 to {MOST_MACHINES}")
+        if not self.buffers and len(self.capacities) != n - 1:
+            raise ValueError(f"capacities: {len(self.capacities)} for {n} machines in a row; give {n - 1}, or buffers")
+        for k, b in enumerate(self.buffers):
+            if not (b.producer < b.consumer <= n):
+                raise ValueError(
+                    f"buffers[{k}]: from machine {b.producer} to {b.consumer} of {n}; list machines so that parts go "
+                    "from lower to higher places"
+                )
+            if b.initial > b.capacity:
+                raise ValueError(f"buffers[{k}]: initial {b.initial} exceeds the capacity of {b.capacity}")
+        return self
+
+
+class RandomLine(Strict):
+    """A new row of Bernoulli machines for every episode, all else as in ``machine``."""
+
+    kind: Literal["random"] = "random"
+    machines: tuple[PositiveInt, PositiveInt] = (3, 6)
+    efficiency_pu: tuple[Chance, Chance] = (0.7, 0.95)
+    capacity: tuple[PositiveInt, PositiveInt] = (1, 4)
+    machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RandomLine:
+        for name in ("machines", "efficiency_pu", "capacity"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: [{low}, {high}]; the first end exceeds the second")
+        if self.machines[1] > MOST_MACHINES:
+            raise ValueError(f"machines: at most {self.machines[1]}; give {MOST_MACHINES} or less")
+        if self.machine.model.kind != "bernoulli":
+            raise ValueError("machine.model: a random line draws efficiencies; give a machine of kind bernoulli")
+        return self
+
+
+class Tariff(Strict):
+    """Price of energy by hour of the day, repeated: ``prices`` per kWh, each for an equal share of 24 hours."""
+
+    prices_per_kwh: tuple[NonNegativeFloat, ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _some(self) -> Tariff:
+        if not self.prices_per_kwh:
+            raise ValueError("prices_per_kwh: empty; give one price, or several for equal parts of the day")
+        return self
+
+
+class Service(Strict):
+    """What all machines share: crews, and parts that a renewal uses up. ``spares`` None: as many as wanted."""
+
+    crews: PositiveInt = 1
+    spares: PositiveInt | None = None
+    spare_lead_slots: PositiveInt = 500
+
+
+class LineConfig(Strict):
+    """A line of machines and buffers.
+
+    ``looks_through``: a full buffer does not block a machine when its consumer takes a part in the same slot (Li &
+    Meerkov), else it does (Gershwin). Machines change status, then parts move, then levels are counted.
+    """
+
+    kind: Literal["production_line"] = "production_line"
+    name: str = "production_line"
+    line: Annotated[FixedLine | RandomLine, Field(discriminator="kind")] = FixedLine()
+    looks_through: bool = True
+    speeds: tuple[Speed, ...] = Field((1.0,), description="what machines may be set to, shares of full speed")
+    slot_s: PositiveFloat = 60.0
+    slots_per_period: PositiveInt = 1
+    tariff: Tariff = Tariff()
+    service: Service = Service()
+    start_hour: tuple[float, float] = Field((0.0, 0.0), description="range of the hour of day at which episodes begin")
+
+    @model_validator(mode="after")
+    def _has_speeds(self) -> LineConfig:
+        if not self.speeds or len(set(self.speeds)) != len(self.speeds):
+            raise ValueError(f"speeds: {list(self.speeds)}; give at least one, each once")
+        return self
+
+    @property
+    def dt_s(self) -> float:
+        return self.slot_s * self.slots_per_period

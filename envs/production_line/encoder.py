@@ -1,0 +1,154 @@
+"""A machine's view of its line: itself, and its neighbours up and down the line.
+
+Features do not depend on how long the line is, so that one policy serves any. Runs on numpy and on torch alike
+(:mod:`twinloop.envs.encoder`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, NonNegativeInt, PositiveFloat
+
+from ..configuration import Strict
+from ..nameplate import Nameplate
+from .nameplate import CREW, CREW_MEASURED, MACHINE, MEASURED, STATICS
+
+Array = Any
+
+_MEASURED = {signal.name: k for k, signal in enumerate(MEASURED)}
+_STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
+_N_STATES = 8
+_OWN, _EACH = _N_STATES + 15, 6
+
+
+class NeighbourSettings(Strict):
+    """Settings of the encoder ``neighbours``."""
+
+    n_upstream: NonNegativeInt = Field(2, description="machines before it that it sees")
+    n_downstream: NonNegativeInt = Field(2, description="machines behind it that it sees")
+    usual_parts: PositiveFloat = Field(5.0, description="parts in a buffer that count as middling")
+    usual_price: PositiveFloat = Field(1.0, description="of a kWh")
+    usual_age_slots: PositiveFloat = Field(1000.0, description="of work between two renewals")
+
+
+class NeighbourEncoder:
+    """Own state (one-hot of eight), buffers as shares and as counts, shares of time, readiness, wear and price; then
+    for each neighbour: whether it is there, is up, its efficiency, its buffers, whether it is warm."""
+
+    name = "neighbours"
+    group = MACHINE
+
+    def __init__(self, nameplate: Nameplate, settings: NeighbourSettings) -> None:
+        nameplate.group(MACHINE)
+        self._settings = settings
+
+    @property
+    def n_features(self) -> int:
+        return _OWN + _EACH * (self._settings.n_upstream + self._settings.n_downstream)
+
+    def settings(self) -> dict[str, Any]:
+        return self._settings.model_dump()
+
+    def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
+        """Nothing is remembered."""
+        return {}
+
+    def encode(
+        self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
+    ) -> tuple[Array, Mapping[str, Array]]:
+        """Features ``[B, N, F]``; zero where ``present`` ``[B, N]`` is False."""
+        xp, s = _module(measured), self._settings
+        here = present[..., None]
+        measured = xp.where(here, measured, xp.zeros_like(measured))
+
+        def told(name: str) -> Array:
+            return measured[..., _MEASURED[name]]
+
+        def fixed(name: str) -> Array:
+            return statics[..., _STATIC[name]]
+
+        state = told("state")
+        one = xp.ones_like(state)
+        columns = [xp.where(xp.abs(state - k) < 0.5, one, 0 * one) for k in range(_N_STATES)]
+        before, behind = _bounded(told("parts_before"), s.usual_parts), _bounded(told("room_behind"), s.usual_parts)
+        columns += [before, behind]
+        columns += [_share(xp, told("parts_before"), fixed("capacity_before"))]
+        columns += [_share(xp, told("room_behind"), fixed("capacity_behind"))]
+        columns += [told("blocked_pu"), told("starved_pu"), told("down_pu")]
+        columns += [_bounded(told("ready_in_slots"), 1.0), _bounded(told("age_slots"), s.usual_age_slots)]
+        columns += [xp.clip(told("seen_wear_pu"), 0.0, 1.0), _bounded(told("seen_ago_slots"), s.usual_age_slots)]
+        columns += [told("waits_for_crew"), _bounded(told("price_per_kwh"), s.usual_price)]
+        columns += [fixed("efficiency_pu"), fixed("place_pu")]
+        is_up = xp.where((state < 2.5), one, 0 * one)
+        warm = xp.where((state < 3.5), one, 0 * one)
+        seen = [one, is_up, fixed("efficiency_pu") * one, before, behind, warm]
+        seen = [xp.where(present, column, xp.zeros_like(column)) for column in seen]
+        for away in [-k for k in range(1, s.n_upstream + 1)] + list(range(1, s.n_downstream + 1)):
+            columns += [_moved(xp, column, away) for column in seen]
+        features = xp.stack([column + 0 * one for column in columns], -1)
+        return xp.where(here, features, xp.zeros_like(features)), memory
+
+
+class CrewSettings(Strict):
+    """Settings of the encoder ``crew``; it has none."""
+
+
+class CrewEncoder:
+    """The dispatcher's own signals, bounded."""
+
+    name = "crew"
+    group = CREW
+
+    def __init__(self, nameplate: Nameplate, settings: CrewSettings) -> None:
+        nameplate.group(CREW)
+
+    @property
+    def n_features(self) -> int:
+        return len(CREW_MEASURED)
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
+        """Nothing is remembered."""
+        return {}
+
+    def encode(
+        self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
+    ) -> tuple[Array, Mapping[str, Array]]:
+        """Features ``[B, 1, 3]``."""
+        xp = _module(measured)
+        found = _bounded(measured, 2.0)
+        return xp.where(present[..., None], found, xp.zeros_like(found)), memory
+
+
+def _bounded(x: Array, usual: float) -> Array:
+    """0 at 0, 0.5 at ``usual``, below 1 for any number that is not negative."""
+    size = abs(x)
+    return size / (size + usual)
+
+
+def _share(xp: Any, parts: Array, capacity: Array) -> Array:
+    """Parts over capacity, 1 where there is no buffer."""
+    there = (capacity > 0.5) & (parts < 1e5)
+    safe = xp.where(there, capacity, xp.ones_like(capacity))
+    return xp.where(there, xp.clip(parts / safe, 0.0, 1.0), xp.ones_like(parts))
+
+
+def _moved(xp: Any, column: Array, away: int) -> Array:
+    """The column of the machine ``away`` places down the line, zero beyond the ends."""
+    n, out = column.shape[1], xp.zeros_like(column)
+    if abs(away) >= n:
+        return out
+    if away > 0:
+        out[:, : n - away] = column[:, away:]
+    else:
+        out[:, -away:] = column[:, : n + away]
+    return out
+
+
+def _module(array: Array) -> Any:
+    return sys.modules[type(array).__module__.split(".")[0]]

@@ -1,0 +1,98 @@
+"""The line's nameplate: a group of machines, and where machines wear, a dispatcher of the crews.
+
+Tags follow the usual names of a machine's controller; ISO 22400-2 has the indicators that are made of them.
+"""
+
+from __future__ import annotations
+
+from ..nameplate import Group, Nameplate, Signal
+from .config import FixedLine, LineConfig
+from .line_plan import Plan, plan_of
+
+MACHINE, CREW = "machine", "crew"
+DISPATCHER = "dispatcher"
+
+MEASURED = (
+    Signal("state", "1", 0.0, 7.0, "0 running, 1 blocked, 2 starved, 3 down, 4 warming up, 5 stand-by, 6 off, 7 in "
+           "service", "State"),
+    Signal("parts_before", "parts", 0.0, 1e6, "parts in the emptiest buffer before it; a source's are its own room",
+           "PartsBefore"),
+    Signal("room_behind", "parts", 0.0, 1e6, "room in the fullest buffer behind it", "RoomBehind"),
+    Signal("parts", "parts", 0.0, 1e6, "made in the last period", "PartCount"),
+    Signal("blocked_pu", "pu", 0.0, 1.0, "share of the last period blocked", "BlockedTime"),
+    Signal("starved_pu", "pu", 0.0, 1.0, "share of the last period starved", "StarvedTime"),
+    Signal("down_pu", "pu", 0.0, 1.0, "share of the last period down or in service", "DownTime"),
+    Signal("power_kw", "kW", 0.0, 1e5, "mean of the last period", "Power"),
+    Signal("ready_in_slots", "slots", 0.0, 1e6, "until it is warm", "WarmUp"),
+    Signal("age_slots", "slots", 0.0, 1e9, "of work since it was renewed", "OperatingTime"),
+    Signal("seen_wear_pu", "pu", 0.0, 100.0, "wear at the last inspection, share of the level at which it fails",
+           "Wear"),
+    Signal("seen_ago_slots", "slots", 0.0, 1e9, "of work since the last inspection or renewal", "WearAge"),
+    Signal("waits_for_crew", "1", 0.0, 1.0, "1 while it waits for a crew", "CrewCall"),
+    Signal("price_per_kwh", "1/kWh", 0.0, 1e4, "of energy, now", "Tariff"),
+)  # fmt: skip
+HIDDEN = (
+    Signal("finished", "parts", 0.0, 1e6, "parts that left the line by this machine in the last period"),
+    Signal("energy_kwh", "kWh", 0.0, 1e9, "in the last period"),
+    Signal("energy_cost", "1", 0.0, 1e9, "in the last period"),
+    Signal("service_cost", "1", 0.0, 1e12, "since the reset"),
+    Signal("renewals", "1", 0.0, 1e9, "since the reset"),
+    Signal("failures", "1", 0.0, 1e9, "since the reset"),
+    Signal("wear", "1", 0.0, 1e9, "true wear"),
+    Signal("held_parts", "parts", 0.0, 1e9, "in the buffers before it"),
+)
+STATICS = (
+    Signal("capacity_before", "parts", 0.0, 1e6, "of the smallest buffer before it, 0 for a source"),
+    Signal("capacity_behind", "parts", 0.0, 1e6, "of the smallest buffer behind it, 0 for a sink"),
+    Signal("efficiency_pu", "pu", 0.0, 1.0, "chance to process in a slot at full speed, in the long run"),
+    Signal("idle_kw", "kW", 0.0, 1e5, "drawn while idle"),
+    Signal("working_kw", "kW", 0.0, 1e5, "drawn while working at full speed"),
+    Signal("off_kw", "kW", 0.0, 1e5, "drawn while off"),
+    Signal("warm_up_slots", "slots", 0.0, 1e6, "from off to on"),
+    Signal("place_pu", "pu", 0.0, 1.0, "place in the line, 0 the first and 1 the last"),
+)
+CREW_MEASURED = (
+    Signal("crews_free", "1", 0.0, 1e4, "crews without work", "CrewsFree"),
+    Signal("waiting", "1", 0.0, 1e4, "machines that wait for one", "Waiting"),
+    Signal("spares", "parts", 0.0, 1e6, "in store; 1e6 where they are never short", "Spares"),
+)
+CREW_HIDDEN = (Signal("busy", "1", 0.0, 1e4, "crews at work"),)
+
+
+def line_nameplate(config: LineConfig) -> Nameplate:
+    """Machines with ``mode``, ``speed_pu`` and, where any of them wears, ``service``; then a dispatcher too."""
+    plan = plan_of(config)
+    levels = tuple(sorted(config.speeds))
+    commands = [
+        Signal("mode", "1", 0.0, 2.0, "0 off, 1 stand-by, 2 on", "ModeSpt", neutral=2.0, levels=(0.0, 1.0, 2.0)),
+        Signal("speed_pu", "pu", 0.0, 1.0, "share of full speed", "SpeedSpt", neutral=levels[-1], levels=levels),
+    ]
+    groups = []
+    if plan.wears:
+        what = "0 none, 1 preventive, 2 inspection; nothing for a machine that does not wear"
+        commands.append(Signal("service", "1", 0.0, 2.0, what, "ServiceCmd", levels=(0.0, 1.0, 2.0)))
+        n = len(plan.names)
+        ranks = tuple(float(k) for k in range(n + 1))
+        choice = Signal("first", "1", 0.0, float(n), "the machine to serve first, from 1; 0: who came first", "First",
+                        levels=ranks)  # fmt: skip
+        groups = [Group(CREW, (DISPATCHER,), CREW_MEASURED, (choice,), CREW_HIDDEN)]
+    fixed = isinstance(config.line, FixedLine)
+    values = tuple(machine_statics(config, plan, i) for i in range(len(plan.names))) if fixed else ()
+    machine = Group(MACHINE, plan.names, MEASURED, tuple(commands), HIDDEN, STATICS, values)
+    return Nameplate(config.name, config.dt_s, (machine, *groups), f"{len(plan.names)} machines")
+
+
+def machine_statics(config: LineConfig, plan: Plan, i: int) -> tuple[float, ...]:
+    """Row of machine ``i`` of a fixed line, in the order of ``STATICS``."""
+    machine, power = plan.machines[i], plan.machines[i].power
+    before = [c for c, to in zip(plan.capacities, plan.consumer, strict=True) if to == i]
+    behind = [c for c, of in zip(plan.capacities, plan.producer, strict=True) if of == i]
+    model = machine.model
+    efficiency = model.efficiency_pu if model.kind == "bernoulli" else model.repairs_pu / (
+        model.repairs_pu + model.fails_pu
+    )  # fmt: skip
+    return (
+        float(min(before, default=0)), float(min(behind, default=0)), efficiency, power.idle_kw,
+        power.idle_kw + power.linear_kw + power.cubic_kw, power.off_kw, float(machine.warm_up_slots),
+        i / max(1, len(plan.names) - 1),
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""One slot of a batch of lines: machines change their status, parts move, levels are counted, power is drawn.
+
+Arrays are ``[M, L]`` (machine, replica) and ``[K, L]`` (buffer, replica). The order within a slot is that of
+:mod:`.exact_line`: status by the levels at the slot's beginning; then who processes; then parts move at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .. import noise
+from .config import FixedLine, GeometricMachine, LineConfig
+from .flow import branching_work, serial_work
+from .line_plan import Plan
+from .structure import Structure
+from .upkeep import Upkeep
+
+Tensor = torch.Tensor
+State = dict[str, Tensor]
+
+OFF, STANDBY, ON = range(3)
+"""Modes that may be commanded."""
+RUNNING, BLOCKED, STARVED, DOWN, WARMING, IN_STANDBY, IS_OFF, IN_SERVICE = range(8)
+"""What a machine did in the last slot; ``RUNNING`` also when a Bernoulli machine spent it in vain."""
+
+_FLOW_STREAM, _WEAR_STREAM = 41, 42
+_HALF = 1 << 32
+_LOW = _HALF - 1
+_TOTALS = ("worked", "blocked", "starved", "down", "energy_kwh", "energy_cost")
+
+
+@dataclass(frozen=True)
+class Period:
+    """What holds for all slots of a control period.
+
+    ``[M, L]`` each: ``runs``, on and told to work; ``chance`` to process in a slot, in units of 2^-32; ``resting_kw``,
+    ``working_kw``. ``first``: ``[L]``, the dispatcher's choice. ``warms``: whether any machine is warming up.
+    """
+
+    runs: Tensor
+    chance: Tensor
+    resting_kw: Tensor
+    working_kw: Tensor
+    first: Tensor
+    warms: bool
+
+
+class LinePhysics:
+    """The rules of one configuration; state and structure are handed in and come back new."""
+
+    def __init__(self, config: LineConfig, plan: Plan, device: torch.device) -> None:
+        self._config, self._plan, self._device = config, plan, device
+        machines = plan.machines
+        self._is_geometric = any(isinstance(m.model, GeometricMachine) for m in machines)
+        by_time = [isinstance(m.model, GeometricMachine) and m.model.failures == "time" for m in machines]
+        self._by_time = torch.tensor(by_time, device=device)[:, None]
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
+
+        self._warm_up = column([m.warm_up_slots for m in machines]).to(torch.int64)
+        self._wake = column([m.wake_slots for m in machines]).to(torch.int64)
+        power = [m.power for m in machines]
+        self._off, self._standby, self._idle, self._linear, self._cubic, self._warming = (
+            column([getattr(p, f"{name}_kw") for p in power])
+            for name in ("off", "standby", "idle", "linear", "cubic", "warm_up")
+        )
+        self._draws_loaded = torch.tensor([p.draws == "loaded" for p in power], device=device)[:, None]
+        self._any_loaded = bool(self._draws_loaded.any())
+        self._is_fixed = isinstance(config.line, FixedLine)
+        self._prices = torch.tensor(config.tariff.prices_per_kwh, dtype=torch.float64, device=device)
+        self.upkeep = Upkeep(config, plan, device) if any(m.upkeep for m in machines) else None
+        self._hour_per_slot = config.slot_s / 3600.0
+
+    def fresh(self, structure: Structure, start_hour: Tensor) -> State:
+        """All machines on and ready, buffers at their initial levels; ``start_hour`` ``[L]``."""
+        n, lanes = structure.present.shape
+        zeros = torch.zeros(n, lanes, dtype=torch.float64, device=self._device)
+        state = {
+            "level": structure.initial.clone(),
+            "up": structure.present.clone(),
+            "mode": torch.full((n, lanes), ON, dtype=torch.int64, device=self._device),
+            "ready_in": torch.zeros(n, lanes, dtype=torch.int64, device=self._device),
+            "marks": torch.full((n, lanes), 0b11111, dtype=torch.uint8, device=self._device),
+            "slot": torch.zeros(lanes, dtype=torch.int64, device=self._device),
+            "start_hour": start_hour,
+        }
+        state |= {name: zeros.clone() for name in _TOTALS}
+        return state | (self.upkeep.fresh(n, lanes) if self.upkeep else {})
+
+    def begin(
+        self, s: State, structure: Structure, mode: Tensor, speed: Tensor, service: Tensor, first: Tensor
+    ) -> tuple[State, Period]:
+        """A control period begins: commands ``[M, L]`` are taken over, totals begin anew."""
+        starts = (mode == ON) & (s["mode"] != ON)
+        ready_in = torch.where(starts, torch.where(s["mode"] == OFF, self._warm_up, self._wake), s["ready_in"])
+        ready_in = torch.where(mode == ON, ready_in, 0)
+        s = s | {"mode": mode, "ready_in": ready_in} | {name: torch.zeros_like(s[name]) for name in _TOTALS}
+        resting = torch.where(mode == OFF, self._off, torch.where(mode == STANDBY, self._standby, self._idle))
+        period = Period(
+            runs=structure.present & (mode == ON) & (speed > 0),
+            chance=(structure.efficiency * speed * _HALF).round().to(torch.int64),
+            resting_kw=resting * structure.present,
+            working_kw=self._idle + self._linear * speed + self._cubic * speed**3,
+            first=first,
+            warms=bool((ready_in > 0).any()),
+        )
+        return (s if self.upkeep is None else self.upkeep.ask(s, service, s["slot"])), period
+
+    def slot(self, s: State, structure: Structure, seeds: Tensor, period: Period) -> State:
+        """One slot."""
+        on, resting = period.runs, period.resting_kw
+        if period.warms:
+            warming = s["ready_in"] > 0
+            on, resting = on & ~warming, torch.where(warming, self._warming, resting)
+            s = s | {"ready_in": (s["ready_in"] - 1).clamp(min=0)}
+        if self.upkeep is not None:
+            s = self.upkeep.assign(self.upkeep.work(s), period.first, s["slot"])
+            on, resting = on & ~Upkeep.stops(s), torch.where(s["doing"] != 0, self._off, resting)
+        level = s["level"]
+        fed, roomy = self._fed(level, structure), self._roomy(level < structure.capacity, structure)
+        random = noise.bits(seeds, s["slot"], _FLOW_STREAM, len(on)).T
+        up = self._status(s["up"], on, on & fed & roomy, structure, random) if self._is_geometric else s["up"]
+        active = on & up & ((random & _LOW) < period.chance)
+        able = active & fed
+        working = self._working(able, roomy, level < structure.capacity, structure)
+        load = torch.where(self._draws_loaded, on & fed, working) if self._any_loaded else working
+        energy = torch.where(load, period.working_kw, resting) * self._hour_per_slot
+        down = ~up if self.upkeep is None else ~up | Upkeep.stops(s)
+        after = s | {
+            "level": self._moved(level, working, structure),
+            "up": up,
+            "slot": s["slot"] + 1,
+            "worked": s["worked"] + working,
+            "blocked": s["blocked"] + (able & ~working),
+            "starved": s["starved"] + (active & ~fed),
+            "energy_kwh": s["energy_kwh"] + energy,
+            "marks": _marks(on, up, active, fed, working),
+        }
+        if self._is_geometric or self.upkeep is not None:
+            after["down"] = s["down"] + (down & structure.present)
+        if len(self._prices) > 1:
+            after["energy_cost"] = s["energy_cost"] + energy * self.price(s)
+        else:
+            after["energy_cost"] = after["energy_kwh"] * self._prices
+        if self.upkeep is not None:
+            random = noise.uniform(seeds, s["slot"], _WEAR_STREAM, len(on), torch.float64).T
+            after = self.upkeep.use(after, working, random, after["slot"])
+        return after
+
+    def price(self, s: State) -> Tensor:
+        """Of a kWh in the present slot, ``[L]``."""
+        hour = (s["start_hour"] + s["slot"] * self._hour_per_slot) % 24.0
+        return self._prices[(hour * (len(self._prices) / 24.0)).to(torch.int64).clamp(max=len(self._prices) - 1)]
+
+    def _fed(self, level: Tensor, structure: Structure) -> Tensor:
+        """Machines with a part in every buffer before them; sources always have one."""
+        present = structure.present
+        if self._plan.is_serial:
+            return torch.cat((present[:1], level > 0))
+        rows = structure.consumer[:, None].expand_as(level)
+        lacking = torch.zeros(present.shape, dtype=torch.int8, device=self._device)
+        return lacking.scatter_reduce_(0, rows, (level == 0).to(torch.int8), "amax") == 0
+
+    def _roomy(self, room: Tensor, structure: Structure) -> Tensor:
+        """``[M, L]``: room in every buffer behind, whatever their consumers do; sinks always have some."""
+        free = room if self._is_fixed else room | (structure.capacity == 0)
+        if self._plan.is_serial:
+            return torch.cat((free, torch.ones_like(structure.present[:1])))
+        rows = structure.producer[:, None].expand_as(free)
+        full = torch.zeros(structure.present.shape, dtype=torch.int8, device=self._device)
+        return full.scatter_reduce_(0, rows, (~free).to(torch.int8), "amax") == 0
+
+    def _status(self, up: Tensor, on: Tensor, could: Tensor, structure: Structure, random: Tensor) -> Tensor:
+        draw = (random >> 32) & _LOW
+        fails = up & torch.where(self._by_time, on, could) & (draw < structure.fails * _HALF)
+        return (up & ~fails) | (~up & (draw < structure.repairs * _HALF))
+
+    def _working(self, able: Tensor, roomy: Tensor, room: Tensor, structure: Structure) -> Tensor:
+        if not self._config.looks_through:
+            return able & roomy
+        if self._plan.is_serial:
+            return serial_work(able, roomy)
+        consumer, producer = (e[:, None].expand_as(room) for e in (structure.consumer, structure.producer))
+        return branching_work(able, room, consumer, producer, self._plan.rounds)
+
+    def _moved(self, level: Tensor, working: Tensor, structure: Structure) -> Tensor:
+        moved = working.to(torch.int64)
+        if self._plan.is_serial:
+            change = moved[:-1] - moved[1:]
+        else:
+            change = moved[structure.producer] - moved[structure.consumer]
+        return level + (change if self._is_fixed else torch.where(structure.capacity > 0, change, 0))
+
+    def doing(self, s: State) -> Tensor:
+        """``[M, L]`` int64: what each machine did in the last slot."""
+        on, up, active, fed, working = ((s["marks"] >> k & 1).to(torch.bool) for k in range(5))
+        found = torch.where(active & fed & ~working, BLOCKED, RUNNING)
+        found = torch.where(on & ~fed, STARVED, found)
+        found = torch.where(~up, DOWN, found)
+        found = torch.where((s["mode"] == ON) & ~on, WARMING, found)
+        found = torch.where(s["mode"] == STANDBY, IN_STANDBY, found)
+        found = torch.where(s["mode"] == OFF, IS_OFF, found)
+        if self.upkeep is None:
+            return found
+        found = torch.where(s["failed"], DOWN, found)
+        return torch.where(s["doing"] != 0, IN_SERVICE, found)
+
+
+def _marks(*facts: Tensor) -> Tensor:
+    """Bits of what a machine did, named only when somebody reads (:meth:`LinePhysics.doing`)."""
+    found = facts[0].to(torch.uint8)
+    for k, fact in enumerate(facts[1:], 1):
+        found = found | (fact.to(torch.uint8) << k)
+    return found

@@ -1,0 +1,364 @@
+"""The emulated line: an event-driven simulation in continuous time, on SimPy, that shares no code with the twin.
+
+What differs from the twin, on purpose: time is continuous, and cycles and repairs vary; a machine holds the part that
+it works on, and is blocked after it (not before); a change of speed or mode holds from the next cycle; a Bernoulli
+machine's lost slots are repeated cycles; a geometric one's failures come with operating time, in the midst of a cycle.
+Efficiency may drift, meters are noisy, readings may be lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from ..errors import ConfigurationError, PlantError
+from ..nameplate import Nameplate
+from ..plant import Arrays, Quality, Telemetry
+from .config import BernoulliMachine, FixedLine, GammaWear, GeometricMachine, LineConfig, Machine, WeibullWear
+from .nameplate import CREW, MACHINE, line_nameplate
+from .plant_config import LinePlantConfig
+
+Floats = NDArray[np.float64]
+Events = Generator[simpy.Event, Any, None]
+
+EPOCH_UTC_S = 1_735_689_600.0
+"""2025-01-01T00:00Z, where the plant's clock starts."""
+RUNNING, BLOCKED, STARVED, DOWN, WARMING, STANDBY, OFF, SERVICE = range(8)
+_MODE_OFF, _MODE_STANDBY, _MODE_ON = range(3)
+_PLENTY = 1e6
+
+
+class _Station:
+    """One machine of the plant: what it is, and what its controller counts."""
+
+    def __init__(self, place: int, machine: Machine, rng: np.random.Generator) -> None:
+        self.place, self.machine, self.rng = place, machine, rng
+        self.mode, self.speed, self.service = _MODE_ON, 1.0, 0
+        self.state, self.since_s = STARVED, 0.0
+        self.seconds = np.zeros(8)
+        self.energy_kws = 0.0
+        self.load_kw = 0.0
+        self.parts = 0
+        self.age_slots = self.seen_age = self.wear = self.seen_wear = 0.0
+        self.failed = self.calls = False
+        self.life_slots = self.next_failure_s = math.inf
+
+    def power_kw(self) -> float:
+        """Drawn in the present state."""
+        power = self.machine.power
+        if self.state == WARMING:
+            return power.warm_up_kw
+        if self.state == STANDBY:
+            return power.standby_kw
+        if self.state in (OFF, SERVICE):
+            return power.off_kw
+        draws = self.state == RUNNING or (power.draws == "loaded" and self.state in (BLOCKED, DOWN))
+        return power.idle_kw + (self.load_kw if draws else 0.0)
+
+    def book(self, now_s: float) -> None:
+        """Count the time and the energy up to now."""
+        passed = now_s - self.since_s
+        self.seconds[self.state] += passed
+        self.energy_kws += passed * self.power_kw()
+        self.since_s = now_s
+
+
+class SimPyLine:
+    """A running line. ``advance`` simulates one period; nothing waits.
+
+    Raises :class:`ConfigurationError` for lines that differ from episode to episode.
+    """
+
+    def __init__(self, config: LineConfig, plant_config: LinePlantConfig) -> None:
+        if not isinstance(config.line, FixedLine):
+            raise ConfigurationError("line: kind 'random' is many lines, a plant is one: give kind 'fixed'")
+        self._config, self._settings = config, plant_config
+        self._nameplate = line_nameplate(config)
+        line = config.line
+        n = len(line.machines)
+        if line.buffers:
+            self._ends = [(b.producer - 1, b.consumer - 1) for b in line.buffers]
+            self._capacity = [b.capacity for b in line.buffers]
+            self._level = [b.initial for b in line.buffers]
+        else:
+            self._ends = [(k, k + 1) for k in range(n - 1)]
+            self._capacity, self._level = list(line.capacities), [0] * (n - 1)
+        self._before = [[k for k, (_, to) in enumerate(self._ends) if to == i] for i in range(n)]
+        self._behind = [[k for k, (of, _) in enumerate(self._ends) if of == i] for i in range(n)]
+        seeds = np.random.SeedSequence(plant_config.seed).spawn(n + 1)
+        self._rng = np.random.default_rng(seeds[n])
+        self._stations = [_Station(i, m, np.random.default_rng(seeds[i])) for i, m in enumerate(line.machines)]
+        spread = plant_config.efficiency_error_pu
+        self._efficiency = [self._true_efficiency(m, spread) for m in line.machines]
+        self._env = simpy.Environment()
+        self._changed = self._env.event()
+        self._free, self._queue, self._first = config.service.crews, list[int](), 0
+        self._spares = math.inf if config.service.spares is None else float(config.service.spares)
+        self._sequence = 0
+        self._commands = {g.name: np.tile(g.neutral(), (g.n_assets, 1)) for g in self._nameplate.groups}
+        self._values: dict[str, Floats] = {}
+        for station in self._stations:
+            self._renew(station)
+            station.next_failure_s = self._failure_gap_s(station)
+            self._env.process(self._run(station))
+        self._apply()
+        self._measure()
+
+    @property
+    def nameplate(self) -> Nameplate:
+        return self._nameplate
+
+    @property
+    def clock_s(self) -> float:
+        """Emulated UTC, seconds."""
+        return EPOCH_UTC_S + float(self._env.now)
+
+    @property
+    def finished(self) -> int:
+        """Parts that have left the line."""
+        return sum(s.parts for s in self._stations if not self._behind[s.place])
+
+    def read(self) -> Telemetry:
+        self._sequence += 1
+        quality = {n: np.zeros(v.shape, dtype=np.int8) for n, v in self._values.items()}
+        if self._settings.lost_reading_pu > 0:
+            lost = self._rng.random(len(self._stations)) < self._settings.lost_reading_pu
+            quality[MACHINE][lost] = Quality.BAD
+        return Telemetry(
+            values={n: v.copy() for n, v in self._values.items()},
+            source_time_s={n: np.full(v.shape, self.clock_s) for n, v in self._values.items()},
+            quality=quality,
+            received_time_s=self.clock_s,
+            sequence=self._sequence,
+        )
+
+    def write(self, commands: Arrays) -> Arrays:
+        for name, given in commands.items():
+            group = self._nameplate.group(name)
+            values = np.asarray(given, dtype=np.float64)
+            if values.shape != self._commands[name].shape or not np.isfinite(values).all():
+                raise PlantError(
+                    f"commands of {name!r}: {values.shape}, expected finite numbers {self._commands[name].shape}; the "
+                    "commands before stand"
+                )
+            taken = self._commands[name].copy()
+            for k, signal in enumerate(group.commanded):
+                levels = np.array(signal.levels)
+                taken[:, k] = levels[np.abs(values[:, k, None] - levels).argmin(1)]
+            self._commands[name] = taken
+        self._apply()
+        return {name: values.copy() for name, values in self._commands.items()}
+
+    def advance(self) -> None:
+        for s in self._stations:
+            s.book(self._env.now)
+            s.seconds[:], s.energy_kws = 0.0, 0.0
+        made = [s.parts for s in self._stations]
+        self._env.run(until=self._env.now + self._config.dt_s)
+        for s in self._stations:
+            s.book(self._env.now)
+        self._measure([s.parts - before for s, before in zip(self._stations, made, strict=True)])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _apply(self) -> None:
+        for s, row in zip(self._stations, self._commands[MACHINE], strict=True):
+            s.mode, s.speed = int(row[0]), float(row[1])
+            s.service = int(row[2]) if len(row) > 2 and s.machine.upkeep is not None else 0
+        if CREW in self._commands:
+            self._first = int(self._commands[CREW][0, 0])
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake everybody who waits for something to change."""
+        changed, self._changed = self._changed, self._env.event()
+        changed.succeed()
+
+    def _enter(self, s: _Station, state: int) -> None:
+        s.book(self._env.now)
+        s.state = state
+
+    def _run(self, s: _Station) -> Events:
+        slot_s = self._config.slot_s
+        while True:
+            if s.mode != _MODE_ON:
+                yield from self._rest(s)
+            if self._takes_service(s):
+                yield from self._serviced(s)
+                continue
+            if any(self._level[k] == 0 for k in self._before[s.place]):
+                self._enter(s, STARVED)
+                yield self._changed
+                continue
+            for k in self._before[s.place]:
+                self._level[k] -= 1
+            self._tell()
+            done = False
+            while not done:
+                yield from self._cycle(s, slot_s / s.speed)
+                done = s.rng.random() < self._present_efficiency(s)
+            while any(self._level[k] >= self._capacity[k] for k in self._behind[s.place]):
+                self._enter(s, BLOCKED)
+                yield self._changed
+            for k in self._behind[s.place]:
+                self._level[k] += 1
+            s.parts += 1
+            self._tell()
+            if s.machine.upkeep is not None:
+                yield from self._wear(s)
+
+    def _rest(self, s: _Station) -> Events:
+        """Off or in stand-by until it is told to be on, then warm."""
+        deepest = s.mode
+        while s.mode != _MODE_ON:
+            deepest = min(deepest, s.mode)
+            self._enter(s, OFF if s.mode == _MODE_OFF else STANDBY)
+            yield self._changed
+        slots = s.machine.warm_up_slots if deepest == _MODE_OFF else s.machine.wake_slots
+        if slots:
+            self._enter(s, WARMING)
+            yield self._env.timeout(slots * self._config.slot_s)
+
+    def _cycle(self, s: _Station, mean_s: float) -> Events:
+        """One cycle at the present speed, with whatever failures fall into it."""
+        power = s.machine.power
+        s.load_kw = power.linear_kw * s.speed + power.cubic_kw * s.speed**3
+        spread = self._settings.cycle_spread_pu
+        left_s = mean_s * _spread(s.rng, spread)
+        while left_s > 0:
+            self._enter(s, RUNNING)
+            run_s = min(left_s, s.next_failure_s)
+            yield self._env.timeout(run_s)
+            left_s -= run_s
+            s.next_failure_s -= run_s
+            if s.next_failure_s <= 0:
+                model = s.machine.model
+                assert isinstance(model, GeometricMachine)  # nobody else has a next failure
+                self._enter(s, DOWN)
+                mean = self._config.slot_s / model.repairs_pu
+                yield self._env.timeout(mean * _spread(s.rng, self._settings.repair_spread_pu))
+                s.next_failure_s = self._failure_gap_s(s)
+
+    def _failure_gap_s(self, s: _Station) -> float:
+        model = s.machine.model
+        if not isinstance(model, GeometricMachine):
+            return math.inf
+        return float(s.rng.exponential(self._config.slot_s / model.fails_pu))
+
+    def _true_efficiency(self, machine: Machine, spread: float) -> float:
+        model = machine.model
+        nominal = model.efficiency_pu if isinstance(model, BernoulliMachine) else 1.0
+        return float(np.clip(nominal * (1.0 + spread * self._rng.standard_normal()), 0.05, 1.0)) if spread else nominal
+
+    def _present_efficiency(self, s: _Station) -> float:
+        lost = 0.0
+        if self._settings.drifting_machine == s.place + 1:
+            lost = self._settings.drift_pu_per_day * self._env.now / 86400.0
+        return max(0.05, self._efficiency[s.place] - lost)
+
+    def _renew(self, s: _Station) -> None:
+        upkeep = s.machine.upkeep
+        s.age_slots = s.seen_age = s.wear = s.seen_wear = 0.0
+        s.failed = False
+        if upkeep is not None and isinstance(upkeep.wear, WeibullWear):
+            s.life_slots = upkeep.wear.scale_slots * float(s.rng.weibull(upkeep.wear.shape))
+
+    def _wear(self, s: _Station) -> Events:
+        """A part's worth of wear; a failure is served before anything else."""
+        upkeep = s.machine.upkeep
+        assert upkeep is not None  # only stations with upkeep come here
+        s.age_slots += 1.0
+        if isinstance(upkeep.wear, GammaWear):
+            s.wear += float(s.rng.gamma(upkeep.wear.shape_per_slot, upkeep.wear.scale))
+            s.failed = s.wear >= upkeep.wear.failure_level
+        else:
+            s.failed = s.age_slots >= s.life_slots
+        if s.failed:
+            yield from self._serviced(s)
+
+    def _takes_service(self, s: _Station) -> bool:
+        """Whether a crew is there for what is asked of a machine that works; it queues, and works on, while none is."""
+        if bool(s.service) != s.calls:
+            s.calls = bool(s.service)
+            (self._queue.append if s.calls else self._queue.remove)(s.place)
+        return s.calls and self._may_begin(s)
+
+    def _serviced(self, s: _Station) -> Events:
+        """Wait for a crew, and for a spare where the work uses one up; then the work."""
+        upkeep = s.machine.upkeep
+        assert upkeep is not None  # only stations with upkeep come here
+        if not s.calls:
+            s.calls = True
+            self._queue.append(s.place)
+        while not self._may_begin(s):
+            self._enter(s, DOWN)
+            yield self._changed
+        self._queue.remove(s.place)
+        self._free -= 1
+        s.calls = False
+        looks = self._only_looks(s)
+        slots = upkeep.corrective_slots if s.failed else upkeep.inspection_slots if looks else upkeep.preventive_slots
+        self._enter(s, SERVICE)
+        if not looks and math.isfinite(self._spares):
+            self._spares -= 1
+            self._env.process(self._restock())
+        yield self._env.timeout(slots * self._config.slot_s)
+        self._free += 1
+        if looks:
+            s.seen_wear, s.seen_age = s.wear, s.age_slots
+        else:
+            self._renew(s)
+        s.service = 0  # once asked, once done
+        self._tell()
+
+    def _only_looks(self, s: _Station) -> bool:
+        return s.service == 2 and not s.failed
+
+    def _may_begin(self, s: _Station) -> bool:
+        """Whether the next free crew is for this machine: who waits for a spare lets others pass."""
+        wanted = [p for p in self._queue if self._spares >= 1 or self._only_looks(self._stations[p])]
+        if self._free < 1 or s.place not in wanted:
+            return False
+        return s.place == (self._first - 1 if self._first - 1 in wanted else wanted[0])
+
+    def _restock(self) -> Events:
+        yield self._env.timeout(self._config.service.spare_lead_slots * self._config.slot_s)
+        self._spares += 1
+        self._tell()
+
+    def _measure(self, made: list[int] | None = None) -> None:
+        dt_s, noise = self._config.dt_s, self._settings.meter_noise_pu
+        prices = self._config.tariff.prices_per_kwh
+        hour = (self._config.start_hour[0] + self._env.now / 3600.0) % 24.0
+        price = prices[min(int(hour * len(prices) / 24.0), len(prices) - 1)]
+        rows = []
+        for s in self._stations:
+            level = [self._level[k] for k in self._before[s.place]]
+            room = [self._capacity[k] - self._level[k] for k in self._behind[s.place]]
+            shares = s.seconds / dt_s
+            upkeep = s.machine.upkeep
+            scale = upkeep.wear.failure_level if upkeep and isinstance(upkeep.wear, GammaWear) else 1.0
+            power = s.energy_kws / dt_s * (1.0 + noise * self._rng.standard_normal())
+            rows.append((
+                float(s.state), float(min(level, default=_PLENTY)), float(min(room, default=_PLENTY)),
+                float(made[s.place] if made else 0), shares[BLOCKED], shares[STARVED], shares[DOWN] + shares[SERVICE],
+                max(0.0, power), 0.0, s.age_slots, s.seen_wear / scale, s.age_slots - s.seen_age, float(s.calls), price,
+            ))  # fmt: skip
+        self._values = {MACHINE: np.array(rows)}
+        if CREW in self._commands:
+            spares = min(self._spares, _PLENTY)
+            self._values[CREW] = np.array([[float(self._free), float(len(self._queue)), spares]])
+
+
+def _spread(rng: np.random.Generator, spread: float) -> float:
+    """A factor of mean 1 and this standard deviation, lognormal."""
+    if not spread:
+        return 1.0
+    sigma = math.sqrt(math.log1p(spread * spread))
+    return float(rng.lognormal(-0.5 * sigma * sigma, sigma))

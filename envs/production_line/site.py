@@ -1,0 +1,73 @@
+"""The production line as the registry sees it; torch and SimPy are imported only where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..configuration import validate
+from ..errors import ConfigurationError, nearest
+from ..nameplate import Nameplate
+from .config import LineConfig
+from .plant_config import LinePlantConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..encoder import Encoder
+    from ..plant import Plant
+    from ..task import Task
+    from ..twin import Twin
+
+
+class ProductionLineSite:
+    """Machines, buffers, crews and a power bill."""
+
+    name = "production_line"
+    summary = "machines, buffers and crews (batched slotted twin, event-driven plant)"
+    config_model = LineConfig
+    plant_config_model = LinePlantConfig
+
+    def nameplate(self, config: LineConfig) -> Nameplate:
+        from .nameplate import line_nameplate
+
+        return line_nameplate(config)
+
+    def twin(self, config: LineConfig, n_replicas: int, device: str, dtype: torch.dtype) -> Twin:
+        from .twin import ProductionLineTwin
+
+        return ProductionLineTwin(config, n_replicas, device=device, dtype=dtype)
+
+    def tasks(self) -> tuple[str, ...]:
+        return ("line_profit",)
+
+    def task(self, name: str, config: LineConfig, options: Mapping[str, Any]) -> Task:
+        from .task import LineProfit
+
+        self._known("task", name, self.tasks())
+        return LineProfit.from_options(config, options)
+
+    def encoders(self) -> tuple[str, ...]:
+        return ("neighbours", "crew")
+
+    def encoder(self, name: str, nameplate: Nameplate, settings: Mapping[str, Any]) -> Encoder:
+        from .encoder import CrewEncoder, CrewSettings, NeighbourEncoder, NeighbourSettings
+
+        self._known("encoder", name, self.encoders())
+        if name == "crew":
+            return CrewEncoder(nameplate, validate(dict(settings), CrewSettings, "encoder.settings"))
+        return NeighbourEncoder(nameplate, validate(dict(settings), NeighbourSettings, "encoder.settings"))
+
+    def plant(self, config: LineConfig, plant_config: LinePlantConfig) -> Plant:
+        from .plant import SimPyLine
+
+        return SimPyLine(config, plant_config)
+
+    def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
+        if name not in allowed:
+            raise ConfigurationError(
+                f"site {self.name!r} has no {what} {name!r}; it has {', '.join(allowed)}{nearest(name, allowed)}"
+            )
+
+
+SITE = ProductionLineSite()

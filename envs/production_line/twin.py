@@ -1,0 +1,218 @@
+"""The production-line twin: a batch of lines, slot by slot; keeps the :class:`~twinloop.envs.twin.Twin` contract.
+
+This is the contract's side: rows, seeds, snapshots, readings; a slot is in :mod:`.physics`. Inside, the replica is the
+last axis, outside the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+
+from .. import noise
+from ..errors import ContractError
+from ..nameplate import Nameplate
+from ..twin import Parameter, Readings, Tensors
+from .config import FixedLine, LineConfig
+from .line_plan import plan_of
+from .nameplate import CREW, MACHINE, line_nameplate
+from .physics import OFF, LinePhysics
+from .sensing import crew_readings, machine_readings, random_statics
+from .structure import Structure, draw_structure
+
+Tensor = torch.Tensor
+_HOUR_STREAM = 43
+_EFFICIENCY, _CAPACITY = "_efficiency_pu", "_capacity"
+
+
+class ProductionLineTwin:
+    """``n_replicas`` lines of one configuration. Numbers of the model are in float64 and integers; ``dtype`` is that of
+    readings.
+
+    Raises :class:`ContractError` when there is no replica.
+    """
+
+    def __init__(
+        self, config: LineConfig, n_replicas: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        if n_replicas < 1:
+            raise ContractError(f"n_replicas {n_replicas}: a twin has at least one replica")
+        self._config, self._n_replicas = config, n_replicas
+        self._device, self._dtype = torch.device(device), dtype
+        self._plan = plan_of(config)
+        self._nameplate = line_nameplate(config)
+        self._physics = LinePhysics(config, self._plan, self._device)
+        self._levels = {
+            g.name: [torch.tensor(s.levels, dtype=torch.float64, device=self._device) for s in g.commanded]
+            for g in self._nameplate.groups
+        }
+        self._seeds = torch.zeros(n_replicas, dtype=torch.int64, device=self._device)
+        self._structure, self._state = self._drawn(self._seeds)
+        self._parameters = self._own_parameters()
+
+    @property
+    def nameplate(self) -> Nameplate:
+        return self._nameplate
+
+    @property
+    def n_replicas(self) -> int:
+        return self._n_replicas
+
+    @property
+    def dt_s(self) -> float:
+        return self._config.dt_s
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
+    def parameter_specs(self) -> tuple[Parameter, ...]:
+        """A fixed line's efficiencies, and its capacities, which may be explored; names ``M2_efficiency_pu``,
+        ``buffer1_capacity``."""
+        if not isinstance(self._config.line, FixedLine):
+            return ()
+        found = [
+            Parameter(f"{name}{_EFFICIENCY}", "pu", 1e-3, 1.0, "chance to process in a slot at full speed")
+            for name in self._plan.names
+        ]
+        found += [
+            Parameter(f"buffer{k + 1}{_CAPACITY}", "parts", 1.0, 1000.0, "whole parts", explorable=True)
+            for k in range(len(self._plan.capacities))
+        ]
+        return tuple(found)
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._parameters.items()}
+
+    def set_parameters(self, values: Tensors) -> None:
+        """Set some, each ``[B]`` or a scalar; capacities act as whole numbers.
+
+        Parts above a smaller capacity stay until they are used up.
+        """
+        efficiency, capacity = self._structure.efficiency.clone(), self._structure.capacity.clone()
+        for name, value in values.items():
+            if name not in self._parameters:
+                known = ", ".join(self._parameters) or "none"
+                raise ContractError(f"parameter {name!r}: unknown; this twin has {known}")
+            given = value.to(self._device, self._dtype).expand(self._n_replicas).clone()
+            self._parameters[name] = given
+            if name.endswith(_EFFICIENCY):
+                efficiency[self._plan.names.index(name.removesuffix(_EFFICIENCY))] = given.to(torch.float64)
+            else:
+                capacity[int(name.removeprefix("buffer").removesuffix(_CAPACITY)) - 1] = given.round().to(torch.int64)
+        self._structure = self._with(efficiency=efficiency, capacity=capacity)
+
+    def _own_parameters(self) -> dict[str, Tensor]:
+        if not isinstance(self._config.line, FixedLine):
+            return {}
+        s = self._structure
+        found = {f"{name}{_EFFICIENCY}": s.efficiency[i] for i, name in enumerate(self._plan.names)}
+        found |= {f"buffer{k + 1}{_CAPACITY}": row for k, row in enumerate(s.capacity)}
+        return {name: value.to(self._dtype) for name, value in found.items()}
+
+    def reset(self, seeds: Tensor, rows: Tensor | None = None) -> Readings:
+        """Begin new episodes from ``seeds`` for ``rows`` (all when None); other rows keep every bit. Parameters that
+        were set stay."""
+        target = torch.arange(self._n_replicas, device=self._device) if rows is None else rows.to(self._device)
+        if tuple(seeds.shape) != (len(target),):
+            raise ContractError(f"reset: {tuple(seeds.shape)} seeds for {len(target)} rows; give one int64 a row")
+        if len(target):
+            given = seeds.to(self._device, torch.int64)
+            structure, state = self._drawn(given)
+            if isinstance(self._config.line, FixedLine):
+                structure = self._structure
+            else:
+                structure = self._with(**_put(_table(self._structure), _table(structure), target))
+            self._state = _put(self._state, state, target)
+            self._structure = structure
+            self._seeds = self._seeds.index_copy(0, target, given)
+        return self._readings()
+
+    def step(self, commands: Tensors) -> Readings:
+        """Advance one period. ``commands["machine"]``: ``[B, N, A]``; each acts as the nearest of its levels."""
+        machine = self._snapped(commands, MACHINE)
+        first = torch.zeros_like(self._seeds)
+        service = torch.zeros_like(machine[0])
+        if self._plan.wears:
+            service = machine[2]
+            first = self._snapped(commands, CREW)[0][0].to(torch.int64)
+        mode, speed = machine[0].to(torch.int64), machine[1]
+        speed = torch.where(mode == OFF, 0.0, speed)
+        state, period = self._physics.begin(self._state, self._structure, mode, speed, service, first)
+        for _ in range(self._config.slots_per_period):
+            state = self._physics.slot(state, self._structure, self._seeds, period)
+        self._state = state
+        return self._readings()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        kept = {f"state/{k}": v.clone() for k, v in self._state.items()}
+        kept |= {f"structure/{k}": v.clone() for k, v in _table(self._structure).items()}
+        kept |= {f"parameter/{k}": v.clone() for k, v in self._parameters.items()}
+        return kept | {"seeds": self._seeds.clone()}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v.clone() for k, v in snapshot.items() if k.startswith(prefix)}
+
+        self._state = part("state/")
+        self._structure = self._with(**part("structure/"))
+        self._parameters = part("parameter/")
+        self._seeds = snapshot["seeds"].clone()
+
+    def _drawn(self, seeds: Tensor) -> tuple[Structure, dict[str, Tensor]]:
+        structure = draw_structure(self._config, self._plan, seeds)
+        low, high = self._config.start_hour
+        drawn = noise.uniform(seeds, torch.zeros_like(seeds), _HOUR_STREAM, 1, torch.float64)[:, 0]
+        return structure, self._physics.fresh(structure, low + (high - low) * drawn)
+
+    def _with(self, **changed: Tensor) -> Structure:
+        return Structure(**{**vars(self._structure), **changed})
+
+    def _snapped(self, commands: Tensors, group: str) -> list[Tensor]:
+        """Commands of a group as the nearest of their levels, ``[N, B]`` each."""
+        levels = self._levels[group]
+        expected = (self._n_replicas, self._nameplate.group(group).n_assets, len(levels))
+        given = commands[group].to(self._device, torch.float64)
+        if tuple(given.shape) != expected:
+            raise ContractError(f"step: commands[{group!r}] is {tuple(given.shape)}, expected {expected} (B, N, A)")
+        found = []
+        for k, values in enumerate(levels):
+            nearest = (given[..., k, None] - values).abs().argmin(-1)
+            found.append(values[nearest].T.contiguous())
+        return found
+
+    def _readings(self) -> Readings:
+        s, structure, b = self._state, self._structure, self._n_replicas
+        price = self._physics.price(s)
+        measured, hidden = machine_readings(self._config, self._plan, s, structure, price, self._physics.doing(s))
+        groups = {MACHINE: (measured, hidden, structure.present.T)}
+        statics = {MACHINE: random_statics(self._config, self._plan, structure, self._nameplate)}
+        if self._plan.wears:
+            everybody = torch.ones(b, 1, dtype=torch.bool, device=self._device)
+            groups[CREW] = (*crew_readings(self._config, s), everybody)
+            statics[CREW] = torch.zeros(b, 1, 0, device=self._device)
+        return Readings(
+            measured={g: m.to(self._dtype) for g, (m, _, _) in groups.items()},
+            hidden={g: h.to(self._dtype) for g, (_, h, _) in groups.items()},
+            statics={g: v.to(self._dtype) for g, v in statics.items()},
+            present={g: p.contiguous() for g, (_, _, p) in groups.items()},
+            time_s=s["slot"] * self._config.slot_s,
+        )
+
+
+def _table(structure: Structure) -> dict[str, Tensor]:
+    """What differs from replica to replica."""
+    kept = [f.name for f in fields(structure) if f.name not in ("producer", "consumer")]
+    return {name: getattr(structure, name) for name in kept}
+
+
+def _put(old: Mapping[str, Tensor], new: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """``old`` with ``new`` in ``rows`` of the last axis."""
+    return {name: value.index_copy(value.dim() - 1, rows, new[name]) for name, value in old.items()}
