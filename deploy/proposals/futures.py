@@ -2,7 +2,7 @@
 
 Both futures begin at the same members and draw the same noise, which a twin makes from seed and step alone: what
 differs between them is the change. Every command passes the shield that stands before the plant, one memory a member.
-Needs torch, which is imported where a future is made.
+The twin needs torch; nothing here does.
 """
 
 from __future__ import annotations
@@ -112,8 +112,7 @@ def simulate(
     twin: Twin, readings: Readings, commander: Commander, shield: Shield, accepted: Arrays, n_periods: int
 ) -> Future:
     """One future of all members, from where they stand. ``accepted[g]`` ``[N, A]``: what the plant obeys now."""
-    import torch
-
+    like = readings.measured[twin.nameplate.groups[0].name]  # makes tensors of the twin's kind without knowing torch
     plate, dt_s = twin.nameplate, twin.dt_s
     behind = _Behind(shield, twin.n_replicas, accepted, dt_s)
     margins = Margins(shield.declaration)
@@ -123,20 +122,19 @@ def simulate(
     commands: dict[str, list[Floats]] = {g.name: [] for g in plate.groups}
     least: dict[str, float] = {}
     observation = readings.observation(dt_s)
-    with torch.no_grad():
-        for k in range(n_periods):
-            sent = behind.send(commander(observation, k), observation, k)
-            after = twin.step({n: torch.from_numpy(c).to(twin.device, twin.dtype) for n, c in sent.items()})
-            observation = after.observation(dt_s)
-            now = {n: np.asarray(v, dtype=np.float64) for n, v in observation.measured.items()}
-            for name, margin in margins(Moment(before, sent, now, dt_s, observation.present, history)).items():
-                worst = np.asarray(margin, dtype=np.float64).min()
-                least[name] = min(least.get(name, np.inf), float(worst) if np.isfinite(worst) else np.inf)
-            history = None if history is None else history.after(before, sent, dt_s)
-            before = sent
-            for n, value in now.items():
-                measured[n].append(value)
-                commands[n].append(sent[n])
+    for k in range(n_periods):
+        sent = behind.send(commander(observation, k), observation, k)
+        after = twin.step({n: like.new_tensor(c) for n, c in sent.items()})
+        observation = after.observation(dt_s)
+        now = {n: np.asarray(v, dtype=np.float64) for n, v in observation.measured.items()}
+        for name, margin in margins(Moment(before, sent, now, dt_s, observation.present, history)).items():
+            worst = np.asarray(margin, dtype=np.float64).min()
+            least[name] = min(least.get(name, np.inf), float(worst) if np.isfinite(worst) else np.inf)
+        history = None if history is None else history.after(before, sent, dt_s)
+        before = sent
+        for n, value in now.items():
+            measured[n].append(value)
+            commands[n].append(sent[n])
     return Future(
         {n: np.stack(v) for n, v in measured.items()},
         {n: np.stack(v) for n, v in commands.items()},
