@@ -33,6 +33,7 @@ _LANDED = {
     Rung.BACKUP: (FALLBACK, Code.LADDER_BACKUP),
     Rung.SAFE_STATE: (SAFE_STATE, Code.LADDER_SAFE_STATE),
 }
+_HALVINGS = 20  # of a step of the last resort, until what assets keep together is kept on it
 _FOLLOWED = 1e-9  # how far what is applied may be from the stored plan, relative to one plus its size
 
 
@@ -174,6 +175,31 @@ class Keeping:
         """Commands ``[n]`` that need nothing but those applied, and not even these."""
         rows = self.verifier.last_resorts(applied, self._place, elapsed_s, memory)
         return np.array([v for row in rows for v in row], dtype=np.float64)
+
+    def together(
+        self, walked: Floats, applied: Mapping[str, Floats], elapsed_s: float, memory: CommandMemory | None
+    ) -> Floats:
+        """``walked`` ``[n]``, or the same way in steps so short that what assets keep together is kept on it too.
+
+        Each asset walks for itself, so that all of them together may be too fast for a sum's ramp, or leave a sum on
+        their way. Where standing still breaks as much, or what is applied is unknown, ``walked`` stays as it is.
+        """
+
+        def verdict(u: Floats) -> Verdict:
+            return self.verifier.failures(self.flat.grouped(u), applied, elapsed_s, memory)
+
+        first, here = verdict(walked), self.flat.flat(applied)
+        if not first.coupled or not np.isfinite(here).all():
+            return walked
+        share = 1.0
+        for _ in range(_HALVINGS):
+            share *= 0.5
+            shorter = np.where(self.local.discrete, here, here + share * (walked - here))
+            found = verdict(shorter)
+            if not found.coupled and len(found.local) <= len(first.local):
+                return shorter
+        stays = verdict(here)
+        return here if len(stays.coupled) < len(first.coupled) and len(stays.local) <= len(first.local) else walked
 
     def _verdict(self, u: Floats, period: Period) -> Verdict:
         return self.verifier.failures(

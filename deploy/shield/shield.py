@@ -248,7 +248,8 @@ class Shield:
         now_s, clock_s = _seconds(now_s), None if clock_s is None else _seconds(clock_s)
         elapsed_s = self._keeping.verifier.elapsed_s(state.time_s, now_s, state.confirmed)
         memory = self._remembered(state, self._applied(state), self._passed_s(now_s, state, clock_s))
-        return self.flat.grouped(self._keeping.last_resort(state.applied, elapsed_s, memory))
+        walked = self._keeping.last_resort(state.applied, elapsed_s, memory)
+        return self.flat.grouped(self._keeping.together(walked, state.applied, elapsed_s, memory))
 
     def _filter(
         self, telemetry: Telemetry | None, proposed: Any, now_s: float, state: ShieldState, absent: Code,
