@@ -7,6 +7,7 @@ link's own thread.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,6 +90,7 @@ class Link:
         client.max_inflight_messages_set(_MOST_QUEUED)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
         client.on_subscribe, client.on_message = self._subscribed, self._received
+        client.on_socket_open = _send_at_once
         if identity.username is not None:
             client.username_pw_set(identity.username, identity.password)
         if will is not None:
@@ -252,6 +254,12 @@ class Link:
             self._is_up = False
             self._fault = self._fault or why
             self._turn.notify_all()
+
+
+def _send_at_once(_client: Client, _data: object, connection: object) -> None:
+    """Messages are small and answers are waited for: none is to wait until there are more to send."""
+    if isinstance(connection, socket.socket):  # which one under TLS is, too
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _properties(packet: int) -> Properties:

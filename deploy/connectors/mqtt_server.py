@@ -69,6 +69,7 @@ class MqttPlantServer:
         )
         self._keep_alive_s = keep_alive_s
         self._heartbeat = 0
+        self._refused = ""
         self._now: Snapshot | None = None
         self._link: Link | None = None
         self._turn = threading.RLock()
@@ -272,7 +273,8 @@ class MqttPlantServer:
                     self._give_birth()
             if answer is None:
                 return
-            if answer.refused:
+            if answer.refused and answer.refused != self._refused:  # not for each part of a batch
+                self._refused = answer.refused
                 _logger.warning("%s: a command was refused: %s", self.endpoint, answer.refused)
             where, link = received.envelope.response_topic, self._link
             # To nowhere else: whoever may ask would have us publish where he may not.

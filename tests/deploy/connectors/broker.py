@@ -1,18 +1,24 @@
-"""A mosquitto broker of a test's own: a free port, passwords, an access list; never the machine's service."""
+"""A mosquitto broker of a test's own: a free port, passwords, an access list; never the machine's service.
+
+Run as a program it has the rig at a broker, as who the environment says.
+"""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.deploy.connectors.rig import Rig
 
-from twinloop.deploy.connectors.mqtt_identity import Identity
+from twinloop.deploy.connectors.mqtt_identity import Identity, identity_of_environment
+from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
 
 GROUP, NODE = "test", "rig"
 
@@ -89,6 +95,7 @@ class Broker:
             f"acl_file {self.folder / 'access'}",
             "persistence false",
             "max_queued_messages 0",
+            "set_tcp_nodelay true",
             "user root",  # it runs as whoever tests; only root has to say so
         ]
         if self.tls is None:
@@ -151,3 +158,9 @@ def mosquitto(
     if data is not None:
         command += ["-s"]
     return subprocess.run([*command, *words], input=data, capture_output=True, timeout=30.0, check=False)
+
+
+if __name__ == "__main__":
+    with MqttPlantServer(Rig(), sys.argv[1], identity_of_environment(), speed=float(sys.argv[2])) as server:
+        print(server.endpoint, flush=True)
+        server.wait()

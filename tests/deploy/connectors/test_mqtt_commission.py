@@ -106,6 +106,10 @@ def test_wrong_words_are_refused_before_anything_is_opened(capsys: pytest.Captur
         "mqtt://h:x/g/n",
         "mqtt:///g/n",
         "mqtt://h/g/n+",
+        "mqtt://h/g+/n",
+        "mqtt://h/g%23/n",
+        "mqtt://h/g/n%23",
+        "mqtt://h/g/n%2Fm",
         "mqtt://h/g/n?a",
     ],
 )

@@ -1,4 +1,4 @@
-"""What goes over the wire when either side connects, as Sparkplug has it: CONNECT byte by byte, and the broker's log."""
+"""What goes over the wire when either side connects, as Sparkplug has it: CONNECT by the byte, and the broker's log."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import pytest
 from tests.deploy.connectors.broker import CONTROL, PLANT, Broker, broker_in, needs_mosquitto
 from tests.deploy.connectors.rig import Rig
 
-from twinloop.deploy.connectors.mqtt_address import parse
+from twinloop.deploy.connectors.mqtt_address import parse, state_topic
 from twinloop.deploy.connectors.mqtt_client import MqttConnector
+from twinloop.deploy.connectors.mqtt_link import Link, Received, Topic
 from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
+from twinloop.deploy.connectors.sparkplug_edge import Message
 from twinloop.deploy.connectors.sparkplug_payload import DataType, decode
 from twinloop.envs.errors import PlantError
 
@@ -148,6 +150,7 @@ def test_both_sides_subscribe_before_they_publish_and_first_say_that_they_are_th
     with MqttPlantServer(Rig(), broker.endpoint, PLANT, speed=None):
         connector = MqttConnector(broker.endpoint, identity=CONTROL, timeout_s=10.0)
         connector.heartbeat()
+        connector.write({"rig/R1/valve_pu": 0.3})
         connector.close()
     log = broker.log
     where = parse(broker.endpoint)
@@ -168,6 +171,9 @@ def test_both_sides_subscribe_before_they_publish_and_first_say_that_they_are_th
             assert log.index(f"{client} 1 {topic}") < began  # QoS 1
     state = re.findall(rf"Received PUBLISH from {host} \(d\d, q(\d), r(\d), m\d+, 'spBv1.0/STATE/twinloop'", log)
     assert state == [("1", "1"), ("1", "1")]  # online, and offline on leaving
+    for topic in (where.topic("NCMD"), where.topic("DCMD", "rig.R1")):
+        commands = re.findall(rf"Received PUBLISH from {host} \(d\d, q(\d), r(\d), m\d+, '{topic}'", log)
+        assert set(commands) == {("0", "0")}
     farewell = re.findall(rf"Received PUBLISH from {plant} \(d\d, q(\d), r(\d), m\d+, '{where.topic('NDEATH')}'", log)
     assert farewell == [("1", "0")]
 
@@ -177,12 +183,40 @@ def test_a_link_that_is_given_up_leaves_the_will_that_says_offline(broker: Broke
     with MqttPlantServer(Rig(), broker.endpoint, PLANT, speed=None) as server:
         connector = MqttConnector(broker.endpoint, identity=CONTROL, timeout_s=10.0)
         connector.heartbeat()
-        assert server._obedience.host_is_online
+        state = server._obedience._state
+        assert state is not None
+        assert state[1]
         connector._drop()
         give_up_s = time.monotonic() + 20.0
         while server._obedience.host_is_online:
             assert time.monotonic() < give_up_s
             time.sleep(0.02)
+        assert server._obedience._state == (state[0], False)  # the will has the time of the birth
         connector.heartbeat()  # and comes back with a newer time
-        assert server._obedience.host_is_online
+        again = server._obedience._state
+        assert again is not None
+        assert again[0] > state[0]
+        assert again[1]
+        connector.close()
+
+
+@needs_mosquitto
+def test_a_host_that_is_told_to_be_offline_says_at_once_that_it_is_not(broker: Broker) -> None:
+    topic, heard = state_topic("twinloop"), list[Received]()
+    with MqttPlantServer(Rig(), broker.endpoint, PLANT, speed=None) as server:
+        connector = MqttConnector(broker.endpoint, identity=CONTROL, timeout_s=10.0)
+        connector.heartbeat()
+        other = Link(parse(broker.endpoint), CONTROL, "other", [Topic(topic, wants_retained=True)], heard.append)
+        other.open(time.monotonic() + 10.0)
+        other.publish(Message(topic, b'{"online": false, "timestamp": 1}', 1, True))
+        give_up_s = time.monotonic() + 20.0
+        while len(heard) < 3:
+            assert time.monotonic() < give_up_s
+            time.sleep(0.02)
+        other.close()
+        first, offline, again = (json.loads(r.payload) for r in heard)
+        assert offline == {"online": False, "timestamp": 1}
+        assert again == first  # with the time of its CONNECT
+        assert first["online"] is True
+        assert server._obedience.host_is_online  # a time before the last one's is of an older connection
         connector.close()

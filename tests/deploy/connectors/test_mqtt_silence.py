@@ -49,7 +49,7 @@ def plant_process(broker: Broker) -> Iterator[subprocess.Popen[str]]:
     who.write_text(yaml.safe_dump({"username": PLANT.username, "password": PLANT.password}))
     who.chmod(0o600)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.deploy.connectors.rig", broker.endpoint, str(1.0 / PERIOD_S)],
+        [sys.executable, "-m", "tests.deploy.connectors.broker", broker.endpoint, str(1.0 / PERIOD_S)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
