@@ -25,6 +25,7 @@ nameplate, twin and evaluation, with a manifest and an Ed25519 signature. The sa
 build    make one; the key pair is of `twinloop audit keys DIR`
 verify   is it signed, whole, and of the site here? Nothing is written
 show     what a package holds, or what is installed in a folder
+aas      site and model as Asset Administration Shells (JSON, metamodel 3.0), from a package or an artifact
 install  check it and make it the current release of a folder, whole or not at all; --rollback goes back to the last
 
 A package is refused that is not signed by a key of --public, that differs from what was signed by one byte, that would
@@ -39,6 +40,7 @@ examples:
   twinloop package install yaw{SUFFIX} --to installed --public keys/{PUBLIC_NAME} --plant farm.yaml
   twinloop package install yaw{SUFFIX} --station farm --public keys/{PUBLIC_NAME}
   twinloop package install --to installed --rollback
+  twinloop package aas yaw{SUFFIX} --public keys/{PUBLIC_NAME} --base https://example.org/twins --out yaw.aas.json
 
 exit status: 0 done and sound, 2 refused, with the reason.
 """
@@ -79,6 +81,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     found.add_argument("--allow-older", action="store_true", help="a release that is not newer may be installed")
     found.add_argument("--rollback", action="store_true", help="go back to the release before, instead of PACKAGE")
     found.set_defaults(act=_install)
+
+    found = chosen.add_parser("aas", allow_abbrev=False, help="site and model as Asset Administration Shells")
+    found.add_argument("package", type=Path, metavar="PACKAGE|ARTIFACT", help=f"a {SUFFIX}, or an artifact's folder")
+    _keys(found, required=False)
+    found.add_argument("--base", required=True, metavar="IRI", help="of the site's owner: ids are made below it")
+    found.add_argument("--manufacturer", metavar="NAME", help="for the nameplate")
+    found.add_argument("--endpoint", metavar="URL", help="the plant's OPC UA server, for its interface")
+    found.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="where to")
+    found.set_defaults(act=_aas)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -166,6 +177,22 @@ def _show_installed(folder: Path) -> int:
     print(f"{now.title}, policy {now.policy}, signed by {now.signer}")
     print(f"run it with: twinloop run {folder / 'current' / 'artifact'}")
     print(f"before it: {now.before or 'nothing'}")
+    return 0
+
+
+def _aas(arguments: argparse.Namespace) -> int:
+    from ..packages.aas import export
+
+    folder = arguments.package if arguments.package.is_dir() else None
+    if folder is not None and arguments.public:
+        raise ConfigurationError("--public: an artifact's folder is not signed; leave it out, or give a package")
+    source = folder or open_package(arguments.package, _public(arguments), arguments.max_mb)
+    found = export(source, arguments.base, manufacturer=arguments.manufacturer, endpoint=arguments.endpoint)
+    write_file(arguments.out, found.text.encode())
+    n_submodels = len(found.environment["submodels"])
+    print(f"{arguments.out}: 2 shells, {n_submodels} submodels, {arguments.out.stat().st_size / 1e3:.0f} kB")
+    for text in found.missing:
+        print(f"left out: {text}")
     return 0
 
 
