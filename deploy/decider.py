@@ -189,19 +189,21 @@ class Decider:
             "standby": standby,
             "decided_in_ms": round(1e3 * (time.perf_counter() - asked.begun_s), 3),
         }
+        # Taken before the claim: a row that the loop adds once it has waited long enough tells of this very period.
+        before = tuple(self.belated)
         if not asked.ticket.claim():
             return None
         error = ""
         try:
-            self.flush()
+            self.flush(before)
             self._journal.append(record)
         except JournalError as failure:
             error = str(failure)
         return Decided(decision, standby, guarded.values, policy, settled, slots, error)
 
-    def flush(self) -> None:
-        """Write what could not be written when it happened; raises :class:`JournalError`."""
-        rows = tuple(self.belated)
+    def flush(self, rows: tuple[Mapping[str, Any], ...] | None = None) -> None:
+        """Write what could not be written when it happened, ``rows`` of it; raises :class:`JournalError`."""
+        rows = tuple(self.belated) if rows is None else rows
         if len(rows) > 1:  # in one go: a disk takes as long for twenty orders as for one
             self._journal.append_all(rows)
         elif rows:
