@@ -72,6 +72,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _journal(found)
     _signing(found)
     found.add_argument("--seal", action="store_true", help="sign the file's bytes too; for a run that has ended")
+    found.add_argument(
+        "--publish", metavar="URL", help="keep the head at a broker too, mqtt://broker:port/GROUP/NODE (docs/mqtt.md)"
+    )
     found.set_defaults(act=_head)
 
     found = chosen.add_parser("history", allow_abbrev=False, help="telemetry and commands to Parquet")
@@ -147,7 +150,12 @@ def _keys(arguments: argparse.Namespace) -> int:
 
 def _head(arguments: argparse.Namespace) -> int:
     key = load_private(arguments.key, arguments.journal)
-    print(sign_head(arguments.journal, key, _folder(arguments), seal=arguments.seal).line)
+    head = sign_head(arguments.journal, key, _folder(arguments), seal=arguments.seal)
+    print(head.line)
+    if arguments.publish is not None:
+        from ..audit.publishing import publish_head
+
+        print(f"published at {publish_head(head, arguments.publish)}")
     return 0
 
 

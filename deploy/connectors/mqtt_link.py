@@ -31,6 +31,7 @@ _FAILURE = 0x80
 _WITH_WILL = 0x04
 _MOST_QUEUED = 20_000
 """Messages that wait for a broker which does not read; what is more is refused, not kept."""
+_MOST_ACKNOWLEDGED = 100
 _SEND_RETAINED, _DO_NOT_SEND_RETAINED = 0, 2
 
 
@@ -83,6 +84,7 @@ class Link:
         self._is_closing = False
         self._fault = ""
         self._granted: int | None = None
+        self._acknowledged: dict[int, str] = {}
         client = self._client = Client(
             CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, reconnect_on_failure=False
         )
@@ -90,6 +92,7 @@ class Link:
         client.max_inflight_messages_set(_MOST_QUEUED)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
         client.on_subscribe, client.on_message = self._subscribed, self._received
+        client.on_publish = self._published
         client.on_socket_open = _send_at_once
         if identity.username is not None:
             client.username_pw_set(identity.username, identity.password)
@@ -149,6 +152,19 @@ class Link:
         if info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise LinkError(f"a message was not taken ({info.rc.name})")
         return info
+
+    def deliver(self, message: Message, deadline_s: float) -> None:
+        """Publish with QoS 1 and wait for the broker's word; raises :class:`LinkError`, also where it refuses."""
+        info = self.publish(message)
+        with self._turn:
+            self._turn.wait_for(
+                lambda: info.mid in self._acknowledged or self._fault, max(deadline_s - time.monotonic(), 0.0)
+            )
+            refused = self._acknowledged.get(info.mid)
+            if refused is None:
+                raise LinkError(self._fault or "the broker did not confirm it in time")
+        if refused:
+            raise LinkError(f"the broker refuses it: {refused}")
 
     def close(self, farewell: Message | None = None, *, leaves_will: bool = False, within_s: float = 1.0) -> None:
         """Say ``farewell`` and disconnect. ``leaves_will``: the broker is asked to publish the will all the same."""
@@ -221,6 +237,15 @@ class Link:
     ) -> None:
         by = "the broker ended the connection" if flags.is_disconnect_packet_from_server else "the connection was lost"
         self._down(f"{by}: {reason.getName()}")
+
+    def _published(
+        self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        with self._turn:
+            while len(self._acknowledged) >= _MOST_ACKNOWLEDGED:
+                del self._acknowledged[next(iter(self._acknowledged))]
+            self._acknowledged[mid] = reason.getName() if reason.is_failure else ""
+            self._turn.notify_all()
 
     def _received(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         if self._is_closing:
