@@ -58,7 +58,7 @@ A row of three turbines, {SPACING_D:g} diameters apart and within 6 deg of the w
 (series {SERIES}, mean wind of {SPEEDS_MPS[0]:g} to {SPEEDS_MPS[1]:g} m/s) with gusts, sensor noise, vane errors and
 drives of its own. The live twin, which shares no physics with it, tracks it for {SETTLE_PERIODS * DT_S / 60:g} minutes
 from power, wind speed and direction. Then a change drawn from the seed (yaw offsets of up to 30 deg on the first one or
-two turbines, or a power limit of 60 to 90 %) is proposed, approved, simulated anew one to five periods later, and rolled
+two, or a power limit of 60 to 90 %) is proposed, approved, simulated anew one to five periods later, rolled
 out by the executor that sits in control, turbine by turbine, through the shield. What the executor then measures is
 compared with what the proposal promised.
 
