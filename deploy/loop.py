@@ -37,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 _UNKNOWN: Mapping[str, Any] = {"written": "unknown"}
 _THROWN_AWAY: Mapping[str, Any] = {"written": False, "thrown_away": True}
 """What became of a decision, as its journal tells it in the next row (:func:`~.transition.answered`)."""
+OUTAGE_PU = 0.7
+"""Share of a period that the loop's own period lasts while the plant does not answer."""
 _HAND_BACK_FAILURES = 3
 """Periods in a row in which the plant may fail while assets walk back to neutral."""
 
@@ -78,7 +80,7 @@ class Loop:
         self._nameplate, settings = runtime.plant.nameplate, runtime.settings
         self._wall_period_s = runtime.wall_period_s or self._nameplate.period_s
         self._budget_s = min(settings.decision_pu * self._wall_period_s, settings.decision_max_s)
-        self._cycle = CycleClock(runtime.wall_period_s)
+        self._cycle, self._stepped = CycleClock(runtime.wall_period_s), runtime.wall_period_s is None
         self._link = PlantLink(runtime.plant)
         self._decider = Decider(
             runtime.policy,
@@ -190,13 +192,21 @@ class Loop:
             self._heartbeat.beat(self._stand_in.standby, True)  # the watchdog waits for it, and not a period longer
         self._cycle.end()
         self._link.advance(in_control=self._is_commanding)
-        self._link.finish_period(self._settings.retry_wait_s)
+        self._link.finish_period(self._pause_s(asked_s))
         if self._rows_lost >= self._settings.max_journal_failures:
             return Ending.JOURNAL_LOST
         if self._link.lost_periods >= self._settings.max_plant_failures:
             self._detail = self._link.last_error
             return Ending.PLANT_LOST
         return None
+
+    def _pause_s(self, asked_s: float) -> float:
+        """How long to wait before a plant that failed is asked again: into the next period, never beyond it.
+
+        A little less than the rest of this one, so that the fallback after two periods of holding is not the fourth.
+        """
+        rest_s = asked_s + OUTAGE_PU * self._wall_period_s - time.perf_counter()
+        return self._settings.retry_wait_s if self._stepped else min(self._settings.retry_wait_s, max(rest_s, 0.0))
 
     def _asked(self, now_s: float) -> Orders | str:
         """What people ask, or in words what came instead, which the shield refuses and tells of."""

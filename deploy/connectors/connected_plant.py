@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from ...envs.plant import Arrays, Quality, Telemetry
 from .contract import Connector, Outcome, Peer, Steppable, WriteStatus
 
 FloatArray = NDArray[np.float64]
+T = TypeVar("T")
 
 UNCERTAIN_PERIODS = 2.0
 """A heartbeat that has stood for longer makes what was good uncertain: it should have moved once, and may just."""
@@ -22,6 +24,10 @@ SILENT_PERIODS = 3.0
 """A heartbeat that has stood for longer makes all readings bad."""
 FRESH_PERIODS = 0.25
 """An answer younger than this still tells the peer's time."""
+VAIN_PERIODS = 0.2
+"""A call that failed after longer than this has waited for a peer that is silent, not heard a refusal."""
+QUIET_PERIODS = 0.5
+"""After that, calls fail at once for so long: were each to wait, a loop would decide too late what to do instead."""
 EARLIER_PU = 0.01
 """Share of a period by which the question for the next beat moves ahead, until it comes too early once."""
 
@@ -41,6 +47,7 @@ class ConnectedPlant:
         self._moves_at_s: float | None = None
         self._sequence = 0
         self._seen_beat: int | None = None
+        self._quiet_until_s = -math.inf
         self.in_control = True
         self.refusals: dict[str, str] = {}
 
@@ -54,17 +61,17 @@ class ConnectedPlant:
         peer = self._connector.peer
         if peer is not None and time.monotonic() - self._answered_at_s < FRESH_PERIODS * self._period_s(peer):
             return _now_s(peer)
-        return _now_s(self._connector.heartbeat(send=False))
+        return _now_s(self._asked(lambda: self._connector.heartbeat(send=False)))
 
     @property
     def wall_period_s(self) -> float | None:
         """How long the peer's period lasts on the wall; None for one that somebody steps."""
-        return self._period_s(self._connector.heartbeat(send=False)) or None
+        return self._period_s(self._asked(lambda: self._connector.heartbeat(send=False))) or None
 
     def read(self) -> Telemetry:
         plate = self.nameplate
         measured, commanded = plate.signal_names("measured"), plate.signal_names("commanded")
-        readings = self._connector.read([*measured, *commanded])
+        readings = self._asked(lambda: self._connector.read([*measured, *commanded]))
         peer = self._peer()
         self._answered_at_s = time.monotonic()
         n = len(measured)
@@ -104,7 +111,7 @@ class ConnectedPlant:
                 )
             full = [f"{name}/{asset}/{signal.name}" for asset in group.assets for signal in group.commanded]
             wanted |= dict(zip(full, array.ravel().tolist(), strict=True))
-        outcomes = self._connector.write(wanted)
+        outcomes = self._asked(lambda: self._connector.write(wanted))
         self._has_told = True  # a write carries our heartbeat
         self.refusals = {
             n: outcome.reason or outcome.status.value
@@ -122,7 +129,7 @@ class ConnectedPlant:
         has_told, self._has_told = self._has_told, False
         peer = self._connector.peer
         if peer is None or (self.in_control and not has_told):
-            peer = self._connector.heartbeat(send=self.in_control and not has_told)
+            peer = self._asked(lambda: self._connector.heartbeat(send=self.in_control and not has_told))
         period_s = self._period_s(peer)
         if period_s == 0.0:
             if not isinstance(self._connector, Steppable):
@@ -150,7 +157,7 @@ class ConnectedPlant:
                 )
             is_first = asked == 0 and due_s is not None
             time.sleep(max(due_s - time.monotonic(), 0.0) if is_first and due_s is not None else pause_s)
-            peer = self._connector.heartbeat(send=False)
+            peer = self._asked(lambda: self._connector.heartbeat(send=False))
             asked += 1
         self._answered_at_s = now_s = time.monotonic()
         if asked > 1:
@@ -159,6 +166,22 @@ class ConnectedPlant:
             # It was there when asked: perhaps for a while, so ask a little earlier next time.
             self._moves_at_s = due_s - period_s * EARLIER_PU
         return peer
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        """Ask the peer, unless it was just waited for in vain; raises :class:`PlantError`."""
+        begun_s, peer = time.monotonic(), self._connector.peer
+        if begun_s < self._quiet_until_s:
+            raise PlantError(
+                f"{self._connector.endpoint}: silent; asked again in {self._quiet_until_s - begun_s:.2g} s"
+            )
+        try:
+            return question()
+        except PlantError:
+            period_s = 0.0 if peer is None else self._period_s(peer)
+            now_s = time.monotonic()
+            if period_s > 0.0 and now_s - begun_s > VAIN_PERIODS * period_s:
+                self._quiet_until_s = now_s + QUIET_PERIODS * period_s
+            raise
 
     def close(self) -> None:
         """Leave the peer; a later call connects again."""

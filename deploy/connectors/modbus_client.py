@@ -27,6 +27,7 @@ T = TypeVar("T")
 _BACK_OFF_PERIODS = (0.0, 0.5, 1.0, 2.0)
 """Pause after the n-th failure in a row, in periods: short, since a peer that is back must be noticed soon."""
 _LONGEST_PAUSE_S = 5.0
+_TIMEOUT_PERIODS = 0.5
 _TIMEOUTS_S = (0.1, 4.0)
 _IN_CONTROL_PERIODS = 3.0
 _TEARS = 3
@@ -330,7 +331,7 @@ class ModbusConnector:
         if self._timeout_s is not None:
             return self._timeout_s
         period_s = self._wall_period_s()
-        return longest if period_s is None else min(max(period_s, shortest), longest)
+        return longest if period_s is None else min(max(_TIMEOUT_PERIODS * period_s, shortest), longest)
 
     def _drop(self) -> None:
         link, self._wire = self._wire, None

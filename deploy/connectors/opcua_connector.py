@@ -32,17 +32,18 @@ _KINDS: tuple[Literal["measured", "commanded"], ...] = ("measured", "commanded")
 _BACK_OFF_PERIODS = (0.0, 0.5, 1.0, 2.0)
 """Pause after the n-th failure in a row, in periods: short, since a peer that is back must be noticed soon."""
 _LONGEST_PAUSE_S = 5.0
-_TIMEOUT_PERIODS = 1.5
+_TIMEOUT_PERIODS = 0.5
 _TIMEOUTS_S = (0.2, 4.0)
-"""A call made up to one period after the peer fell silent ends before the third period does."""
+"""A call made up to one period after the peer fell silent ends in the second, so that two decisions without a reading
+are over before the third does."""
 
 
 class OpcUaConnector:
     """Keeps the :class:`~.contract.Connector` contract over OPC UA; connects on first use.
 
     ``expected`` refuses a server of another nameplate. ``security``: a client's folder of certificates; None speaks
-    without security, and only to the loopback. ``timeout_s`` is what one call may take; by default one and a half of
-    the peer's periods on the wall, from 0.2 s to 4 s. Connecting goes on in the background where it takes longer than
+    without security, and only to the loopback. ``timeout_s`` is what one call may take; by default half of the
+    peer's period on the wall, from 0.2 s to 4 s. Connecting goes on in the background where it takes longer than
     a call may. A reading without a value is NaN with quality BAD; one without a source time is from 1970, so stale by
     any rule.
     """

@@ -13,7 +13,7 @@ from . import opcua_address as address
 class OpcUaPlant(ConnectedPlant):
     """Keeps the Plant contract over OPC UA; connects on first use.
 
-    ``timeout_s`` is what one call may take, by default one and a half periods of the server's: one that is dead, silent
+    ``timeout_s`` is what one call may take, by default half a period of the server's: one that is dead, silent
     or gone raises :class:`~twinloop.envs.errors.PlantError` within it. The next call connects again by itself, with a
     growing pause in which calls fail at once. ``expected`` refuses a server of another nameplate. ``security``: a
     client's folder of certificates; without it only a server on the loopback is talked to.

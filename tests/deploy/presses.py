@@ -75,6 +75,20 @@ class Presses:
         rows = [c for at, c in self.history if at >= after_s]
         return float(np.abs(np.diff(np.array(rows), axis=0)).max())
 
+    def excess(self, after_s: float) -> float:
+        """By how much a step was larger than its rate allows since the step before, and half a period of jitter.
+
+        For a loop that a busy machine delays: it may make up for the time that it stood.
+        """
+        (since, before), *rows = [(at, c) for at, c in self.history if at >= after_s]
+        found = -np.inf
+        for at, commands in rows:
+            step = float(np.abs(commands - before).max())
+            if step > 0.0:
+                found = max(found, step - RATE_PER_S * (at - since + PERIOD_S / 2.0))
+                since, before = at, commands
+        return found
+
 
 @contextlib.contextmanager
 def served(watchdog_periods: int = 1000) -> Iterator[tuple[Presses, str]]:

@@ -1,7 +1,7 @@
 """A site of 100 measured and 20 commanded signals that costs its server next to nothing, and the server itself.
 
-``python -m twinloop.training.benchmarks.control_site --security DIR`` serves it over OPC UA, prints its endpoint, and
-tells on each line of its input a line of JSON about its own time keeping.
+``python -m twinloop.training.benchmarks.control_site`` serves it over OPC UA (``--security DIR``) or Modbus, prints its
+endpoint, and tells on each line of its input a line of JSON about its own time keeping.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,12 +109,18 @@ def main() -> int:
     parser.add_argument("--security", type=Path)
     parser.add_argument("--realtime", type=int)
     parser.add_argument("--period-s", type=float, default=PERIOD_S)
+    parser.add_argument("--protocol", choices=("opcua", "modbus"), default="opcua")
     arguments = parser.parse_args()
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     if arguments.realtime is not None:
         use_realtime(arguments.realtime)
     plant = Drives(control_nameplate(arguments.period_s))
-    with OpcUaPlantServer(plant, ENDPOINT, speed=1.0, security=arguments.security) as server:
+    server: Any = OpcUaPlantServer(plant, ENDPOINT, speed=1.0, security=arguments.security)
+    if arguments.protocol == "modbus":
+        from ...deploy.connectors.modbus_server import ModbusPlantServer
+
+        server = ModbusPlantServer(plant, "modbus://127.0.0.1:0", speed=1.0)
+    with server:
         _tell(server.endpoint)
         for _ in sys.stdin:
             found = plant.clock.figures()
