@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,16 +29,13 @@ from ..order_desk import OrderDesk
 from ..plants import declared_limits, open_plant, plant_requirements
 from ..policy_process import PolicyProcess
 from ..run_display import RunDisplay
-from ..runtime import Period, Runtime, RuntimeSettings
+from ..runtime import Runtime, RuntimeSettings
 from ..scheduling import garbage_frozen
 from ..shield import Mode, Shield
 from ..shield.orders import ORDERABLE
-from ..station.control_sheet import write_control
-from ..station.desk import StationDesk
-from ..station.executor_seat import EmptySeat, Executor
+from ..station.control_seat import ControlSeat, told
 from ..station.folder import StationFolder
 from ..station.lock import sole_control
-from ..station.period_state import PeriodState
 from ..summary import Ending, RunSummary
 from ..watching import watch
 from .termination import terminate_as_interrupt
@@ -210,7 +207,9 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
         required = plant_requirements(arguments.plant, arguments.overrides)
         shield = Shield(declaration, monitors=watch(declaration, policy, console.print, required))
         path = arguments.journal or (_own_journal(nameplate) if station is None else station.journal)
-        seat = None if station is None else _Seat(station, arguments, declaration, wall_period_s, sheet)
+        seat = (
+            None if station is None else ControlSeat(station, declaration, Mode(arguments.mode), wall_period_s, sheet)
+        )
         stop = sheet.stop if seat is None else seat.desk.stop
         console.print(
             f"{policy.name} on {nameplate.site}: {len(nameplate.agents)} assets, period {nameplate.period_s:g} s, "
@@ -229,12 +228,14 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
             stop_on_signal(stop),
             stop_on_key(stop) as has_key,
             RunDisplay(console, arguments.periods) as display,
-            _told(seat, display.show) as tell,
+            told(seat, display.show) as tell,
             served(arguments.metrics, path, tell) as show,
             garbage_frozen(),
         ):
             if seat is not None:
-                seat.write_control(policy, arguments, path, None if heartbeat is None else heartbeat.pid)
+                folder = None if arguments.artifact is None else Path(arguments.artifact)
+                watchdog_pid = None if heartbeat is None else heartbeat.pid
+                seat.write_control(policy, folder, arguments.endpoint, path, watchdog_pid)
             console.print(
                 f"mode {arguments.mode}; emergency stop: {'the key s or space, or ' if has_key else ''}"
                 f"kill -USR1 {os.getpid()}",
@@ -262,75 +263,6 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
         plant.close()
     console.print(summary_table(summary, nameplate, path, time.monotonic() - begun_s))
     return {Ending.COMPLETED: 0, Ending.INTERRUPTED: 130}.get(summary.ending, 2)
-
-
-class _Seat:
-    """What makes a run the control process of a station. ``ending`` is told when the run is over."""
-
-    def __init__(
-        self,
-        station: StationFolder,
-        arguments: argparse.Namespace,
-        declaration: Declaration,
-        wall_period_s: float | None,
-        sheet: OrderDesk,
-    ) -> None:
-        plate, ceiling = declaration.nameplate, Mode(arguments.mode)
-        self._station, self._declaration, self._ceiling = station, declaration, ceiling
-        self._wall_period_s = wall_period_s or plate.period_s
-        self.executor = _executor(station, declaration, self._wall_period_s)
-        self.desk = StationDesk(station, plate, ceiling, self._wall_period_s, executor=self.executor, sheet=sheet)
-        self.state = PeriodState(station, plate, ceiling, self.desk, self.executor.executions)
-        self.ending = Ending.FAILED
-
-    def write_control(
-        self, policy: Policy, arguments: argparse.Namespace, journal: Path, watchdog_pid: int | None
-    ) -> None:
-        """Write ``control.json``; raises :class:`ConfigurationError` where that can't be done."""
-        try:
-            write_control(
-                self._station,
-                self._declaration,
-                policy,
-                ceiling=self._ceiling,
-                wall_period_s=self._wall_period_s,
-                journal=journal,
-                endpoint=arguments.endpoint,
-                watchdog_pid=watchdog_pid,
-                policy_path=None if arguments.artifact is None else Path(arguments.artifact),
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"{self._station.control}: can't be written ({error.strerror}); give a --station on another disk"
-            ) from error
-
-
-def _executor(station: StationFolder, declaration: Declaration, wall_period_s: float) -> Executor:
-    """Who carries out proposals; nobody where nobody is known who could approve one."""
-    if not station.people.exists():
-        return EmptySeat()
-    from ..proposals.executor import Executor as ProposalExecutor
-
-    executor = ProposalExecutor(station, declaration, wall_period_s=wall_period_s)
-    executor.start()
-    return executor
-
-
-@contextmanager
-def _told(seat: _Seat | None, also: Callable[[Period], None]) -> Iterator[Callable[[Period], None]]:
-    """Inside, each period goes into the station's ``state.json`` too, which is marked as ended after."""
-    if seat is None:
-        yield also
-        return
-
-    def show(period: Period) -> None:
-        seat.state.show(period)
-        also(period)
-
-    try:
-        yield show
-    finally:
-        seat.state.close(seat.ending.value)
 
 
 def _own_journal(nameplate: Nameplate) -> Path:

@@ -25,6 +25,7 @@ from ..shield import Mode, ShieldState
 from ..shield.causes import TABLE
 from ..shield.modes import MODES
 from ..shield.orders import ORDERABLE, Orders
+from .change import Asked
 from .executor_seat import EmptySeat, Executor, Verdict
 from .folder import StationFolder
 from .inbox import Inbox, Waiting
@@ -120,7 +121,7 @@ class StationDesk:
             return Orders(stop=self._was_held, approved=frozenset())
 
     def _gathered(self, held: bool, number: int, now_s: float, state: ShieldState) -> Orders:
-        asked = _Asked()
+        asked = Asked()
         sheet = Orders(approved=frozenset()) if self._sheet is None else self._sheet()
         fresh = held and not self._was_held
         reset = (sheet.reset or self._reset_due) and not sheet.stop
@@ -154,7 +155,7 @@ class StationDesk:
             assets=asked.assets,
         )
 
-    def _must_wait(self, order: Order, asked: _Asked, fresh: bool) -> bool:
+    def _must_wait(self, order: Order, asked: Asked, fresh: bool) -> bool:
         """Whether an order stays in the inbox for the next period, because another one comes before it.
 
         The shield takes one change of authority a period; what depends on modes waits until they are changed; and a
@@ -172,7 +173,7 @@ class StationDesk:
             asked.waits = asked.is_event
         return asked.waits
 
-    def _follow(self, waiting: Waiting, number: int, now_s: float, state: ShieldState, asked: _Asked) -> None:
+    def _follow(self, waiting: Waiting, number: int, now_s: float, state: ShieldState, asked: Asked) -> None:
         order = waiting.order
         verdict = Verdict(False, waiting.fault)
         if order is not None:
@@ -225,7 +226,7 @@ class StationDesk:
             return "assets name nobody, or are none of this order's matter; leave them out"
         return ""
 
-    def _obey(self, order: Order, number: int, now_s: float, state: ShieldState, asked: _Asked) -> Verdict:
+    def _obey(self, order: Order, number: int, now_s: float, state: ShieldState, asked: Asked) -> Verdict:
         assets = None if order.assets is None else frozenset(order.assets)
         if order.kind == "stop":
             self._stop.press(order.by, order.utc_s)
@@ -251,7 +252,7 @@ class StationDesk:
             _LOG.exception("the executor failed")
             return Verdict(False, f"the executor failed ({type(error).__name__}: {error}); nothing is carried out")
 
-    def _mode(self, order: Order, assets: frozenset[str] | None, state: ShieldState, asked: _Asked) -> Verdict:
+    def _mode(self, order: Order, assets: frozenset[str] | None, state: ShieldState, asked: Asked) -> Verdict:
         mode = Mode(str(order.mode))
         if ORDERABLE.index(mode) > ORDERABLE.index(self._ceiling):
             return Verdict(
@@ -312,37 +313,6 @@ class StationDesk:
         if change != self.change:
             self.change = change
             _LOG.warning("%s", change)
-
-
-class _Asked:
-    """The one change of authority that a period takes, gathered from orders that go together."""
-
-    def __init__(self) -> None:
-        self.mode: Mode | None = None
-        self.reset = False
-        self.assets: frozenset[str] | None = None
-        self.stopped = self.waits = False
-
-    @property
-    def is_event(self) -> bool:
-        return self.mode is not None or self.reset
-
-    def fits(self, order: Order) -> bool:
-        """Whether it can be followed together with what was asked before it."""
-        assets = None if order.assets is None else frozenset(order.assets)
-        if not self.is_event or (order.kind == "reset" and self.mode is None and assets == self.assets):
-            return True
-        if order.kind != "mode":
-            return False
-        return assets == self.assets or (not self.reset and order.mode == self.mode)
-
-    def put(self, mode: Mode | None, reset: bool, assets: frozenset[str] | None) -> None:
-        if not self.is_event or assets == self.assets:
-            self.assets = assets
-        elif self.assets is not None:
-            self.assets = None if assets is None else self.assets | assets
-        self.mode = self.mode if mode is None else mode
-        self.reset = self.reset or reset
 
 
 def _span(seconds: float) -> str:
