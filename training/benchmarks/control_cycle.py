@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...deploy.cycle_clock import steal_s
+from ...deploy.journal import read
 from ...deploy.station.folder import StationFolder, read_whole
 from ...envs.errors import ConfigurationError
 from ..report import Cell, Table, print_table, provenance
@@ -92,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{signals}, secured; bar: misses below {100 * MISS_BAR_PU:g} % with real-time scheduling.",
         "Cycle: all the work of a period, from the question for its reading to state.json. Jitter: by how much the "
         "time between two starts differs from the period; the loop follows the server's periods.",
+        "Late decisions: not made and on disk within half a period, so that the standby of the one before was sent.",
         "Steal: CPU time that the hypervisor took of all cores during cycles over half a period.",
     )
     table = Table("How a control process keeps 100 ms", COLUMNS, tuple(rows), notes, data)
@@ -107,6 +109,7 @@ COLUMNS = (
     "cycle p50 / p99 / p99.9 / max ms",
     "jitter p99 / max ms",
     "misses",
+    "late decisions",
     "slow cycles, steal in them s",
     "server: late periods, jitter p99 ms",
     "load, steal",
@@ -119,7 +122,8 @@ def cells(cycle: dict[str, Any]) -> tuple[Cell, ...]:
     times = " / ".join(f"{cycle[name]:.1f}" for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms"))
     jitter = " / ".join(f"{cycle[name]:.1f}" for name in ("jitter_p99_ms", "jitter_max_ms"))
     misses = f"{cycle['misses']} ({100.0 * cycle['misses'] / max(cycle['periods'], 1):.3f} %)"
-    return f"{cycle['periods']:,}", times, jitter, misses, f"{cycle['slow']:.0f}, {cycle['steal_s']:.2f}"
+    slow = f"{cycle['slow']:.0f}, {cycle['steal_s']:.2f}"
+    return f"{cycle['periods']:,}", times, jitter, misses, str(cycle["late_decisions"]), slow
 
 
 def make_certificates(folder: Path) -> None:
@@ -193,11 +197,12 @@ def control(words: list[str], seconds: float) -> Load:
 
 
 def cycle_of(station: StationFolder) -> dict[str, Any]:
-    """The cycle figures of the last period."""
+    """The cycle figures of the last period, and of the whole journal the decisions that were late."""
     state = read_whole(station.state)
     if state is None:
         raise RuntimeError(f"{station.state}: not there; the run told nothing")
-    return dict(state["cycle"])
+    late = sum(row["kind"] == "missed" for row in read(station.journal))
+    return {**state["cycle"], "late_decisions": late}
 
 
 def _words(way: str, priority: int | None) -> str:

@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         "cycle p50 / p99 / p99.9 / max ms",
         "jitter p99 / max ms",
         "misses",
+        "late decisions",
         "slow cycles, steal in them s",
         "load, steal",
         "met",
