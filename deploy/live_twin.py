@@ -201,11 +201,9 @@ class LiveTwin:
 
         Their parameters stay as they are, where :meth:`forecast` lets them walk on.
         """
-        from ..envs.estimation.mixable import present_readings
-
         kept = self._filter.snapshot()
         try:
-            yield self._filter.twin, present_readings(self._filter.twin)
+            yield self._filter.twin, self._filter.readings()
         finally:
             self._filter.restore(kept)
 
@@ -281,7 +279,7 @@ class LiveTwin:
         none, and then changes nothing."""
         stood = self.snapshot()
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 snapshot = {name: file[name] for name in file.files}
             note = str(snapshot.pop("note", ""))
             self.restore(snapshot)

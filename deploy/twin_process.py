@@ -66,7 +66,7 @@ class _Saved(NamedTuple):
 
 
 class TwinProcess:
-    """``look`` once in a while; it does all there is to do, and returns how many rows it took in.
+    """``look`` once in a while; it does all there is to do.
 
     ``recheck`` is called whenever the twin is where the journal is. ``say`` gets each line for the log in words.
     """
@@ -111,9 +111,12 @@ class TwinProcess:
         self._saved = _Saved(_sha256(self.folder), self.live.time_s)
         self._tell("went on from its state", time_s=self.live.time_s, row=place.sequence)
 
-    def look(self) -> int:
-        """Take in what is new, answer requests, and publish; any fault of the journal is told and tried again."""
-        taken = 0
+    def look(self) -> bool:
+        """Take in what is new, answer requests, and publish; any fault of the journal is told and tried again.
+
+        False where there was nothing new, so that one may rest a little.
+        """
+        taken, turned = 0, False
         try:
             for row in self._follower.read(self.settings.rows_at_once):
                 taken += 1
@@ -123,6 +126,7 @@ class TwinProcess:
             self._trouble = ""
         except AnotherJournalError as error:
             self._anew("began from another journal", why=str(error))
+            turned = True
         except JournalError as error:
             if str(error) != self._trouble:
                 self._tell("could not read the journal", why=str(error))
@@ -133,7 +137,7 @@ class TwinProcess:
             self._publish(taken)
         if self._recheck is not None and self._started and not self._follower.behind:
             self._recheck(self.station, self.live, self._described.site, self._described.site_config)
-        return taken
+        return taken > 0 or turned
 
     def close(self) -> None:
         """Leave the state on disk."""

@@ -132,8 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
         process.begin()
         try:
             while True:
-                taken = _look(process)
-                if not taken:
+                if not _look(process):
                     if arguments.until_caught_up:
                         return 0
                     time.sleep(_LOOK_S)
@@ -141,14 +140,14 @@ def run(arguments: argparse.Namespace) -> int:
             process.close()
 
 
-def _look(process: TwinProcess) -> int:
+def _look(process: TwinProcess) -> bool:
     """One look; a disk that is full now may have room again, and the verdict's age shows that nothing is written."""
     try:
         return process.look()
     except OSError as error:
         _say(f"could not write: {error}")
         time.sleep(1.0)
-        return 0
+        return False
 
 
 def _ask(folder: TwinFolder, wait_s: float) -> int:

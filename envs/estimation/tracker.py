@@ -14,7 +14,7 @@ import torch
 from .. import noise
 from ..errors import ConfigurationError, ContractError, nearest
 from ..nameplate import Nameplate
-from ..twin import Parameter, Tensors
+from ..twin import Parameter, Readings, Tensors
 from . import ensemble
 from .consistency import covered
 from .mixable import Anchored, Following, Mixable, present_readings
@@ -129,6 +129,10 @@ class EnsembleFilter:
             std[group.name] = members.std(0)
             reading[group.name] = (members.var(0) + error).sqrt()
         return Spread(mean, std, reading)
+
+    def readings(self) -> Readings:
+        """What the members say now, hidden signals among it."""
+        return present_readings(self.twin)
 
     def parameters(self) -> dict[str, Tensor]:
         """Estimated parameters, each ``[B]``."""
