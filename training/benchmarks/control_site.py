@@ -46,8 +46,9 @@ def control_artifact(folder: Path, nameplate: Nameplate, width: int = 256, seed:
     group, rng = nameplate.groups[0], np.random.default_rng(seed)
     n = OwnSignalsEncoder(nameplate, group.name).n_features
 
-    def dense(n_in: int, n_out: int, scale: float = 1.0) -> NDArray[np.float32]:
-        return (scale * rng.normal(size=(1, n_in, n_out)) / np.sqrt(n_in)).astype(np.float32)
+    def dense(n_in: int, n_out: int) -> NDArray[np.float32]:
+        drawn: NDArray[np.float64] = rng.normal(scale=n_in**-0.5, size=(1, n_in, n_out))
+        return drawn.astype(np.float32)
 
     layout = ActionLayout.of(group, None)
     layers = (

@@ -195,7 +195,7 @@ def _run(plant: Plant, folder: Path, show: Callable[[Period], None], station: St
     desk = None if station is None else StationDesk(station, plate, Mode.AUTONOMOUS, period_s)
     settings = RuntimeSettings(hand_back_periods=0)
     try:
-        with Journal(folder / "journal.sqlite") as journal, stop_on_signal(str if desk is None else desk.stop):
+        with Journal(folder / "journal.sqlite") as journal, stop_on_signal(_nobody if desk is None else desk.stop):
             Runtime(
                 plant,
                 RandomPolicy(plate),
@@ -209,6 +209,10 @@ def _run(plant: Plant, folder: Path, show: Callable[[Period], None], station: St
             ).run(60, show)
     finally:
         plant.close()
+
+
+def _nobody(by: str) -> None:
+    """Hear no stop."""
 
 
 def _on_fallback(period: Period) -> bool:
