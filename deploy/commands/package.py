@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...envs.commands.overrides import add_overrides
-from ...envs.errors import ConfigurationError
+from ...envs.errors import ConfigurationError, PackageError
 from ..audit.signing import PRIVATE_NAME, PUBLIC_NAME, PublicKey, load_private, load_public
 from ..packages.archive import MAX_MB
 from ..packages.content import EVALUATION, LIMITS, SUFFIX, TWIN
 from ..packages.here import Here, check_site, of_plant, of_station
 from ..packages.installation import Installation
 from ..packages.package import build, open_package, write_file
+from ..packages.rollout import Rollout, State, TargetState
+from ..packages.rollout_plan import Plan, approve_plan, fault_of_approver, load_plan
 from ..station.folder import StationFolder
+from ..station.password import Passwords, add_password_option
+from ..station.people import People
 
 DESCRIPTION = f"""\
 Bring a trained policy to the equipment as one signed file (*{SUFFIX}): the artifact, the limits of its site as data,
@@ -26,6 +31,8 @@ build    make one; the key pair is of `twinloop audit keys DIR`
 verify   is it signed, whole, and of the site here? Nothing is written
 show     what a package holds, or what is installed in a folder
 aas      site and model as Asset Administration Shells (JSON, metamodel 3.0), from a package or an artifact
+rollout  bring it to many sites in groups, by a plan (YAML) that another person approves: approve, start, status, pause,
+         resume, abort; too many failures take it back everywhere
 install  check it and make it the current release of a folder, whole or not at all; --rollback goes back to the last
 
 A package is refused that is not signed by a key of --public, that differs from what was signed by one byte, that would
@@ -42,7 +49,7 @@ examples:
   twinloop package install --to installed --rollback
   twinloop package aas yaw{SUFFIX} --public keys/{PUBLIC_NAME} --base https://example.org/twins --out yaw.aas.json
 
-exit status: 0 done and sound, 2 refused, with the reason.
+exit status: 0 done and sound, 1 a roll-out paused or stopped, 2 refused, with the reason.
 """
 
 
@@ -90,6 +97,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     found.add_argument("--endpoint", metavar="URL", help="the plant's OPC UA server, for its interface")
     found.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="where to")
     found.set_defaults(act=_aas)
+
+    found = chosen.add_parser("rollout", allow_abbrev=False, help="bring a package to many sites, in groups")
+    found.add_argument("step", choices=tuple(_STEPS), metavar="STEP", help=", ".join(_STEPS))
+    found.add_argument("plan", type=Path, metavar="PLAN.yaml", help="see docs/packages.md")
+    found.add_argument("--state", type=Path, metavar="DIR", help="where its state is kept (PLAN.rollout beside it)")
+    found.add_argument("--by", metavar="NAME", help="who approves (approve)")
+    add_password_option(found)
+    found.set_defaults(act=_rollout)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -214,6 +229,81 @@ def _install(arguments: argparse.Namespace) -> int:
     )
     print(f"{done.title} is installed in {installation.folder}; before: {done.before or 'nothing'}")
     return 0
+
+
+def _rollout(arguments: argparse.Namespace) -> int:
+    if arguments.step != "approve":
+        for option in ("by", "password_fd"):
+            if getattr(arguments, option) is not None:
+                raise ConfigurationError(f"--{option.replace('_', '-')}: is for `rollout approve`; leave it out")
+    plan = load_plan(arguments.plan)
+    rollout = Rollout(plan, arguments.state or arguments.plan.with_suffix(".rollout"))
+    return _STEPS[arguments.step](arguments, plan, rollout)
+
+
+def _approve(arguments: argparse.Namespace, plan: Plan, rollout: Rollout) -> int:
+    if arguments.by is None:
+        raise ConfigurationError("--by: say who approves; the password is asked for")
+    package = open_package(plan.package, [load_public(path) for path in plan.public])
+    print(f"{plan.name}: {package.title}, policy {package.about.policy}, proposed by {plan.by}")
+    for group in plan.groups:
+        print(f"  {group.name}: {', '.join(group.targets)}; {group.success_pu:.0%} must succeed")
+    people = People.read(plan.people)
+    fault = fault_of_approver(plan, people, arguments.by)
+    if fault:  # before a password is asked for in vain
+        raise ConfigurationError(f"{plan.name}: {fault}")
+    key = people.unlock(arguments.by, Passwords(arguments.password_fd).ask(arguments.by))
+    rollout.file_approval(approve_plan(plan, people, arguments.by, key, time.time()))
+    print(f"approved by {arguments.by}; `twinloop package rollout start {arguments.plan}` begins")
+    return 0
+
+
+def _start(arguments: argparse.Namespace, plan: Plan, rollout: Rollout) -> int:
+    return _stands(rollout.carry_out(_say, resume=arguments.step == "resume"))
+
+
+def _status(arguments: argparse.Namespace, plan: Plan, rollout: Rollout) -> int:
+    state = rollout.state()
+    for group in plan.groups:
+        for name in group.targets:
+            target = state.targets.get(name, TargetState())
+            print(f"{group.name}: {name}: {target.stand}{f': {target.why}' if target.why else ''}")
+    _stands(state)
+    return 0
+
+
+def _pause(arguments: argparse.Namespace, plan: Plan, rollout: Rollout) -> int:
+    rollout.ask("pause")
+    print(f"{plan.name}: asked to pause")
+    return 0
+
+
+def _abort(arguments: argparse.Namespace, plan: Plan, rollout: Rollout) -> int:
+    rollout.ask("abort")
+    try:
+        return _stands(rollout.abort(_say))
+    except PackageError:  # somebody carries it out, and has been asked
+        print(f"{plan.name}: asked to take everything back")
+        return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _stands(state: State) -> int:
+    print(f"{state.status}{f': {state.why}' if state.why else ''}")
+    return 0 if state.status in ("finished", "aborted") else 1
+
+
+_STEPS: dict[str, Callable[[argparse.Namespace, Plan, Rollout], int]] = {
+    "approve": _approve,
+    "start": _start,
+    "status": _status,
+    "pause": _pause,
+    "resume": _start,
+    "abort": _abort,
+}
 
 
 def _target(arguments: argparse.Namespace) -> Path:
