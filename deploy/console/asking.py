@@ -61,29 +61,32 @@ class Asking:
                 self._answered[its] += 1
         return str(self._answered[about])
 
-    def ask(self, wish: Wish) -> tuple[str, bool]:
-        """The order's id, and whether it is new; placed at once. Raises OSError where the inbox can't be written."""
+    def reserve(self, wish: Wish) -> tuple[str, bool]:
+        """The order's id, and whether it is new: then it is to be placed, or forgotten."""
         known = self._ids.get(wish.key)
         if known is not None:
             return known, False
-        order_id, now_s = new_id(), time.time()
-        self._ids[wish.key] = order_id
+        order_id = self._ids[wish.key] = new_id()
         while len(self._ids) > _MOST_ASKED:
             self._ids.pop(next(iter(self._ids)))
-        try:
-            order = Order.model_validate(
-                {
-                    "id": order_id, "kind": wish.kind, "by": wish.by, "utc_s": now_s,
-                    "expires_utc_s": now_s + LASTS_S, "assets": wish.assets, "mode": wish.mode,
-                    "values": dict(wish.values), "lasts_s": wish.lasts_s, "proposal": wish.proposal,
-                }
-            )  # fmt: skip
-            place(self._station, order)
-        except (OSError, ValueError):
-            del self._ids[wish.key]
-            raise
-        self._open[order_id] = (wish.about, time.monotonic() + LASTS_S)
         return order_id, True
+
+    def place(self, order_id: str, wish: Wish) -> None:
+        """Put it into the inbox; raises OSError where that can't be written, ValueError for a wish that is no order."""
+        now_s = time.time()
+        order = Order.model_validate(
+            {
+                "id": order_id, "kind": wish.kind, "by": wish.by, "utc_s": now_s, "expires_utc_s": now_s + LASTS_S,
+                "assets": wish.assets, "mode": wish.mode, "values": dict(wish.values), "lasts_s": wish.lasts_s,
+                "proposal": wish.proposal,
+            }
+        )  # fmt: skip
+        place(self._station, order)
+        self._open[order_id] = (wish.about, time.monotonic() + LASTS_S)
+
+    def forget(self, wish: Wish) -> None:
+        """What was reserved and could not be placed may be asked for again."""
+        self._ids.pop(wish.key, None)
 
     def result(self, order_id: str) -> OrderResult | None:
         """What control says became of it; None while it says nothing."""

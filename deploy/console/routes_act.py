@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from ...envs.errors import JournalError
 from ..proposals.approval import approve
 from ..proposals.folder import ProposalFolder
 from ..station.order import OrderKind
@@ -122,19 +123,22 @@ async def alarm(request: Request, what: str) -> Response:
 
 
 async def _ordered(request: Request, session: Session, form: dict[str, Any], wish: Wish) -> Response:
-    """Place the order, unless it was placed before, and go back with what became of it."""
+    """Record and place the order, unless it was placed before, and go back with what became of it."""
     desk = desk_of(request)
-    if not desk.is_logging:
-        desk.note({"kind": "console_tries", "by": session.name})  # raises while there is no room
+    order_id, is_new = desk.asking.reserve(wish)
+    record = {"by": session.name, "order": order_id, "what": wish.kind, "about": wish.about}
     try:
-        order_id, is_new = desk.asking.ask(wish)
-    except OSError as error:
-        raise Refused(507, f"the order could not be written ({error.strerror}); nothing was ordered") from error
-    except ValueError as error:
+        await desk.record({**record, "kind": "order" if is_new else "order_again"})
+        if is_new:
+            desk.asking.place(order_id, wish)
+    except (JournalError, OSError, ValueError) as error:
+        if is_new:
+            desk.asking.forget(wish)
+        if isinstance(error, JournalError):
+            raise
+        if isinstance(error, OSError):
+            raise Refused(507, f"the order could not be written ({error.strerror}); nothing was ordered") from error
         raise Refused(422, f"the order is not valid ({str(error).splitlines()[0]}); nothing was ordered") from error
-    await desk.record(
-        {"kind": "order", "by": session.name, "order": order_id, "what": wish.kind, "about": wish.about, "new": is_new}
-    )
     period_s = desk.feed.sheet.period_s if desk.feed.sheet else 1.0
     await desk.asking.wait(order_id, min(max(2.5 * period_s, _SHORTEST_WAIT_S), _LONGEST_WAIT_S))
     return see(f"{safe_path(str(form.get('back', '/')))}?order={order_id}")

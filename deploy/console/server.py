@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,16 +72,22 @@ def audited(watched: Watched | None) -> Iterator[None]:
 
 
 class ConsoleServer(uvicorn.Server):
-    """Of an opened desk. Open streams do not keep it from ending."""
+    """Of an opened desk. Open streams end with it, and do not keep it."""
 
     def __init__(self, app: FastAPI, host: str, port: int, tls: tuple[Path, Path] | None = None) -> None:
         cert, key = tls or (None, None)
+        self._desk: Desk = app.state.desk
         super().__init__(
             uvicorn.Config(
                 app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
                 ssl_certfile=cert, ssl_keyfile=key, timeout_graceful_shutdown=1, proxy_headers=False, ws="none",
             )
         )  # fmt: skip
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it, once no stream is left to wait for."""
+        self._desk.broadcast.end()
+        await super().shutdown(sockets)
 
     @property
     def port(self) -> int:

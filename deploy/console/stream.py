@@ -33,6 +33,7 @@ class Broadcast:
         self.live: Live = {}
         self.utc_s: float | None = None
         self._viewers: set[Viewer] = set()
+        self._is_over = False
 
     @property
     def n_viewers(self) -> int:
@@ -53,6 +54,12 @@ class Broadcast:
             viewer.t = utc_s
             viewer.fresh.set()
 
+    def end(self) -> None:
+        """Let all streams end; browsers then ask again, for as long as nobody answers."""
+        self._is_over = True
+        for viewer in self._viewers:
+            viewer.fresh.set()
+
     async def events(
         self, wants: str, age_s: Callable[[], float], limit_s: Callable[[], float]
     ) -> AsyncIterator[bytes]:
@@ -68,7 +75,7 @@ class Broadcast:
         self._viewers.add(viewer)
         try:
             yield b"retry: 500\n\n"
-            while True:
+            while not self._is_over:
                 told, viewer.pending = viewer.pending, {}
                 viewer.fresh.clear()
                 message = {"t": viewer.t, "age": round(age_s(), 3), "limit": limit_s(), "c": told}

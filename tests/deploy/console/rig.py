@@ -16,6 +16,7 @@ import httpx
 from twinloop.deploy.console.app import make_app
 from twinloop.deploy.console.desk import Desk
 from twinloop.deploy.console.server import ConsoleServer
+from twinloop.deploy.station.order import Order, new_id, place
 from twinloop.training.benchmarks.console_site import PASSWORD, LiveStation, running_station
 
 PATIENCE_S = 30.0
@@ -50,6 +51,17 @@ class Site:
             assert visitor.log_in(name).status_code == 303
             self._known.setdefault(name, visitor)
         return visitor
+
+    def calm(self) -> None:
+        """All mills autonomous: a machine that is too busy may have tripped them, and each test may."""
+        until_s = time.monotonic() + PATIENCE_S
+        while set((self.desk.feed.state or {}).get("modes", {}).values()) != {"autonomous"}:
+            assert time.monotonic() < until_s, "the mills do not get out of their trip"
+            for more in ({"kind": "reset"}, {"kind": "mode", "mode": "autonomous"}):
+                now_s = time.time()
+                order = {"id": new_id(), "by": "rig", "utc_s": now_s, "expires_utc_s": now_s + 5.0, **more}
+                place(self.live.folder, Order.model_validate(order))
+            time.sleep(1.0)
 
     def placed(self) -> list[str]:
         """Ids of all orders that were ever placed, answered or not."""

@@ -81,6 +81,7 @@ def test_values_arrive_and_move_without_a_reload(site: Site, people_of: dict[str
 
 
 def test_an_order_by_a_boosted_form_shows_its_answer_in_place(site: Site, people_of: dict[str, BrowserContext]) -> None:
+    site.calm()
     page, complaints = opened(people_of["olga"], f"{site.url}/assets/mill/M02")
     page.evaluate("window.stays = 1")
     page.select_option("select[name=mode]", "advise")

@@ -13,6 +13,7 @@ from twinloop.deploy.console.app import POLICY
 from twinloop.deploy.console.guard import safe_path
 from twinloop.deploy.journal import rows, verify
 from twinloop.deploy.proposals.folder import ProposalFolder
+from twinloop.envs.errors import JournalError
 from twinloop.training.benchmarks.console_site import PASSWORD
 
 PAGES = (
@@ -132,6 +133,7 @@ def test_another_host_name_is_refused(site: Site) -> None:
 
 
 def test_modes_manual_values_and_their_release_reach_the_loop(site: Site) -> None:
+    site.calm()
     visitor = site.visitor("olga")
     answer = visitor.post("/orders", kind="manual", asset="mill/M02", minutes="5", **{"value:mill/M02/speed_pu": "0.6"})
     assert "held for 300 s" in result_of(site, answer)
@@ -149,6 +151,7 @@ def test_modes_manual_values_and_their_release_reach_the_loop(site: Site) -> Non
 
 
 def test_a_refusal_of_the_loop_is_shown_in_its_own_words(site: Site) -> None:
+    site.calm()
     visitor = site.visitor("olga")
     answer = visitor.post("/orders", kind="manual", minutes="5", **{"value:mill/M01/speed_pu": "7"}, asset="mill/M01")
     why = result_of(site, answer)
@@ -325,6 +328,29 @@ def test_the_stop_needs_no_login_works_from_a_script_and_only_an_operator_resets
     assert not site.live.folder.stop.exists()
     answer = olga.post("/orders", kind="mode", mode="autonomous", epoch=field(olga.get("/"), "epoch"))
     assert "mode autonomous" in result_of(site, answer)
+
+
+def test_what_cannot_be_recorded_is_not_done_save_the_stop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    olga = site.visitor("olga")
+    token, before = olga.csrf(), site.placed()
+
+    def full(record: object) -> None:
+        raise JournalError("console/journal.sqlite: cannot append: no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.desk, "note", full)  # stands for a full disk, on which the rest of the test would fail too
+        form = {"csrf": token, "epoch": "77", "kind": "release"}
+        answer = olga.http.post("/orders", data=form)
+        assert answer.status_code == 503
+        assert "no space left" in answer.text
+        assert site.placed() == before
+        assert httpx.post(f"{site.url}/stop", timeout=60.0).status_code in (200, 202)
+        assert site.live.folder.stop.exists()
+    until(lambda: site.desk.feed.state and site.desk.feed.state["stop"])
+    assert olga.http.post("/orders", data=form).status_code == 303
+    assert len(site.placed()) == len(before) + 1
+    result_of(site, olga.post("/orders", kind="reset", epoch="78"))
+    until(lambda: site.desk.feed.state and not site.desk.feed.state["stop"])
 
 
 def test_a_page_of_another_site_cannot_press_the_stop(site: Site) -> None:

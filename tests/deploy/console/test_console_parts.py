@@ -225,9 +225,10 @@ def test_a_wish_that_was_not_answered_may_be_asked_again_when_it_has_lapsed(
     asking, clock = Asking(station), Clock()
     monkeypatch.setattr("twinloop.deploy.console.asking.time.monotonic", clock)
     wish = Wish("session", asking.epoch("all"), "reset", "olga")
-    first, is_new = asking.ask(wish)
+    first, is_new = asking.reserve(wish)
     assert is_new
-    assert asking.ask(wish) == (first, False)
+    asking.place(first, wish)
+    assert asking.reserve(wish) == (first, False)
     assert asking.epoch("all") == wish.epoch
     clock.s += 11.0
     assert asking.epoch("all") != wish.epoch
