@@ -68,11 +68,10 @@ def send(descriptor: int, frame: bytes, give_up_s: float = float("inf")) -> None
     """
     rest = memoryview(frame)
     while rest:
-        _wait(descriptor, select.POLLOUT, give_up_s)
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            continue
+            _wait(descriptor, select.POLLOUT, give_up_s)
 
 
 class Receiver:
@@ -83,7 +82,10 @@ class Receiver:
         self._came = bytearray()
 
     def receive(self, give_up_s: float = float("inf")) -> tuple[dict[str, Any], dict[str, dict[str, NDArray[Any]]]]:
-        """The next frame; raises :class:`TimeoutError`, :class:`EOFError`, :class:`ValueError`, :class:`OSError`."""
+        """The next frame; raises :class:`TimeoutError`, :class:`EOFError`, :class:`ValueError`, :class:`OSError`.
+
+        Without ``give_up_s`` the descriptor must block.
+        """
         while True:
             if len(self._came) >= _LENGTH.size:
                 size, n_heading = _LENGTH.unpack_from(self._came)
@@ -93,9 +95,10 @@ class Receiver:
                 if len(self._came) >= end:
                     frame, self._came = self._came[_LENGTH.size : end], self._came[end:]
                     return unpack(frame, n_heading)
-            _wait(self._descriptor, select.POLLIN, give_up_s)
+            if give_up_s < float("inf"):
+                _wait(self._descriptor, select.POLLIN, give_up_s)
             try:
-                chunk = os.read(self._descriptor, 1 << 20)
+                chunk = os.read(self._descriptor, 1 << 16)
             except BlockingIOError:
                 continue
             if not chunk:
