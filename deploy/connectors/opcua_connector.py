@@ -15,9 +15,10 @@ import numpy as np
 from asyncua import ua as _typed_ua
 
 from ...envs.errors import ConfigurationError, NameplateError, PlantError
-from ...envs.nameplate import Nameplate, Signal
+from ...envs.nameplate import Nameplate
 from ...envs.plant import Quality
 from ..drivers import opcua_address as address
+from .command_fault import command_fault
 from .contract import Capabilities, Listener, Outcome, Peer, Readings, Subscription, WriteStatus
 from .opcua_link import Link
 from .opcua_meeting import Met, meet, seconds
@@ -32,6 +33,8 @@ _KINDS: tuple[Literal["measured", "commanded"], ...] = ("measured", "commanded")
 _BACK_OFF_PERIODS = (0.0, 0.5, 1.0, 2.0)
 """Pause after the n-th failure in a row, in periods: short, since a peer that is back must be noticed soon."""
 _LONGEST_PAUSE_S = 5.0
+_MOST_VAIN = 2
+"""Calls in a row without an answer after which the link is given up and made anew, which costs more than a call."""
 _TIMEOUT_PERIODS = 0.5
 _TIMEOUTS_S = (0.2, 4.0)
 """A call made up to one period after the peer fell silent ends in the second, so that two decisions without a reading
@@ -67,6 +70,7 @@ class OpcUaConnector:
         self._requests: dict[tuple[str, ...], list[Any]] = {}
         self._turn = threading.RLock()
         self._failures = 0
+        self._vain = 0
         self._retry_at_s = 0.0
         self._peer: Peer | None = None
         self._moved_at_s = 0.0
@@ -120,7 +124,7 @@ class OpcUaConnector:
     def write(self, commands: Mapping[str, float]) -> dict[str, Outcome]:
         """One request with all commands and a heartbeat, each judged for itself, and one that reads them back."""
         points = self._points(commands, "commanded")
-        faults = {name: fault_of(points[name].signal, value) for name, value in commands.items()}
+        faults = {name: command_fault(points[name].signal, value) for name, value in commands.items()}
         sent = [name for name in commands if not faults[name]]
         self._beat = (self._beat + 1) % 2**32
         nodes = [points[name].node for name in sent]
@@ -238,8 +242,7 @@ class OpcUaConnector:
                 self._drop()
                 raise PlantError(f"{self._endpoint}: {error}; nothing was sent") from error
             except (OSError, TimeoutError, ua.UaError, concurrent.futures.CancelledError, RuntimeError) as error:
-                # An attempt that may still succeed goes on; the next call asks how it stands.
-                if self._link is None or self._link.greeting.done() or self._link.is_hopeless:
+                if not self._may_still_answer(error):
                     self._drop()
                 why = explained(error, self._security)
                 if why:
@@ -249,8 +252,17 @@ class OpcUaConnector:
                     f"{self._endpoint}: no answer within {timeout_s:g} s ({said}); is the server running, and the "
                     "address right?"
                 ) from error
-            self._failures = 0
+            self._failures = self._vain = 0
             return answer
+
+    def _may_still_answer(self, error: BaseException) -> bool:
+        """Whether to keep the link: it is still being made, or was slow for the first time, as on a busy machine."""
+        if self._link is None or not isinstance(error, TimeoutError):
+            return False
+        if not self._link.greeting.done():
+            return not self._link.is_hopeless
+        self._vain += 1
+        return self._vain < _MOST_VAIN
 
     def _open(self, host: str) -> Link[Met]:
         if self._folder is None and not address.is_loopback(host):
@@ -286,18 +298,8 @@ class OpcUaConnector:
         period_s = (self._peer.period_s if self._peer is not None else None) or 1.0
         pause_s = _BACK_OFF_PERIODS[min(self._failures, len(_BACK_OFF_PERIODS) - 1)] * period_s
         self._failures += 1
+        self._vain = 0
         self._retry_at_s = time.monotonic() + min(pause_s, _LONGEST_PAUSE_S)
-
-
-def fault_of(signal: Signal, value: float) -> str:
-    """Why a command is not sent; empty for one that may be."""
-    if not math.isfinite(value):
-        return f"{value} is no number to command"
-    if not signal.minimum <= value <= signal.maximum:
-        return f"{value:g} {signal.unit} is outside [{signal.minimum:g}, {signal.maximum:g}]"
-    if signal.levels is not None and value not in signal.levels:
-        return f"{value:g} {signal.unit} is none of {list(signal.levels)}"
-    return ""
 
 
 async def _nothing(link: Link[Met]) -> None:
