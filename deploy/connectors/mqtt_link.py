@@ -82,6 +82,7 @@ class Link:
         self._turn = threading.Condition()
         self._is_up = False
         self._is_closing = False
+        self._ended = threading.Event()
         self._fault = ""
         self._granted: int | None = None
         self._acknowledged: dict[int, str] = {}
@@ -182,9 +183,9 @@ class Link:
             except (ValueError, RuntimeError):
                 _logger.debug("the broker did not take the farewell")
         self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL) if leaves_will else None)
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(within_s)
         self._down("closed")
+        if self._ended.wait(within_s):
+            self._client.loop_stop()
 
     def _run(self) -> None:
         properties = _properties(PacketTypes.CONNECT)
@@ -193,13 +194,15 @@ class Link:
             self._client.connect(
                 self._address.host, self._address.port, self._keep_alive_s, clean_start=True, properties=properties
             )
-            if not self._is_closing:
-                self._client.loop_forever()
+            if self._is_closing:
+                self._client.disconnect()
+            else:
+                # paho's own thread, without which whoever publishes would write to the socket himself and, when that
+                # fails, wait for a callback that may wait for him.
+                self._client.loop_start()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: a port of 0
             self._down(str(error) or type(error).__name__)
-        finally:
-            self._down("the connection was closed")
-            self._client.disconnect()
+            self._ended.set()
 
     def _connected(
         self, client: Client, _data: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
@@ -237,6 +240,7 @@ class Link:
     ) -> None:
         by = "the broker ended the connection" if flags.is_disconnect_packet_from_server else "the connection was lost"
         self._down(f"{by}: {reason.getName()}")
+        self._ended.set()
 
     def _published(
         self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties | None
