@@ -144,7 +144,7 @@ class Executor:
         """What is to stand in slot 14 now."""
         with self._lock:
             now = self._now
-            if now is None:
+            if now is None or now.status in ENDED:
                 return ()
             if now.number != seen.number:  # once a period, however often it is asked
                 now.number = seen.number

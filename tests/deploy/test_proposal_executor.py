@@ -160,6 +160,8 @@ def test_a_lost_authority_pauses_and_a_trip_ends_it(world: World) -> None:
     asked(trial, 2, mode=Mode.TRIPPED)
     assert status(trial) == "rolled back"
     assert asked(trial, 3) == [None] * 3
+    asked(trial, 4, mode=Mode.SHADOW)  # as after a reset: what is over stays over
+    assert status(trial) == "rolled back"
 
 
 def test_an_asset_that_cannot_be_read_stops_the_roll_out_at_its_stage(world: World) -> None:
