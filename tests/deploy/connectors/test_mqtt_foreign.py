@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 import time
@@ -202,7 +203,9 @@ def test_a_retained_command_is_refused_now_and_is_not_even_heard_after_a_restart
                 patch.setattr(server._obedience, "hear", hear)
                 link = server._link
                 assert link is not None
-                link._client._sock_close()  # as a cut cable: it subscribes again
+                cable = link._client.socket()
+                assert isinstance(cable, socket.socket)
+                cable.shutdown(socket.SHUT_RDWR)  # as a cut one: it connects and subscribes again
                 wait_until(lambda: server._link not in (None, link) and not server._link.fault)
                 wait_until(lambda: server._obedience.host_is_online)
                 connector.heartbeat()
