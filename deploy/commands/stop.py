@@ -125,7 +125,7 @@ def _seen(station: StationFolder, control: dict[str, Any], since_utc_s: float) -
     pid = control.get("pid")
     if state is None or not isinstance(pid, int) or not _is_alive(pid):
         return ""
-    if state.get("ended") is None and state.get("stop") is True and _number(state.get("utc_s")) >= since_utc_s - 1.0:
+    if state.get("ended") is None and state.get("stop") is True and _number(state.get("utc_s")) >= since_utc_s:
         return f"control carries it out, period {state.get('number')}"
     return ""
 

@@ -211,7 +211,7 @@ def test_an_old_state_that_shows_a_stop_is_not_taken_for_this_one(
     station = StationFolder(tmp_path / "north")
     station.make()
     write_whole(station.control, {"pid": os.getppid(), "period_s": 0.1, "started_utc_s": time.time()})
-    write_whole(station.state, {"utc_s": time.time() - 60.0, "stop": True, "ended": None, "number": 7})
+    write_whole(station.state, {"utc_s": time.time() - 0.5, "stop": True, "ended": None, "number": 7})
     assert main(["stop", "--station", str(station.path)]) == 1
     assert "NOT SEEN" in capsys.readouterr().out
 
