@@ -18,7 +18,12 @@ from twinloop.__main__ import COMMANDS, PACKAGE_EXTRAS, Command, extra_of, main,
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "ray", "numpy", "floris", "scipy", "onnx", "onnxruntime", "asyncua", "gymnasium", "matplotlib")
 
-IMPORTED_AS = {"box2d": "Box2D", "mlflow_skinny": "mlflow"}
+IMPORTED_AS = {
+    "box2d": "Box2D",
+    "django_js_lib_htmx": "js_lib_htmx",
+    "mlflow_skinny": "mlflow",
+    "paho_mqtt": "paho",
+}
 """Packages whose import has another name."""
 
 Sample = Callable[[str], None]

@@ -14,6 +14,7 @@ from .sheet import Sheet
 from .words import SITE_CODES, code_words
 
 _BAD = 2
+_TWIN_SILENT_S, _TWIN_SILENT_PERIODS = 30.0, 10.0
 _GRAVITY = {Mode.TRIPPED: Priority.HIGH, Mode.BACKUP: Priority.MEDIUM, Mode.DEGRADED: Priority.LOW}
 
 
@@ -43,9 +44,7 @@ def conditions_of(
         found.append(
             Condition("site/misses", Priority.LOW, "periods were missed in the last ten minutes: unload the machine")
         )
-    if verdict is not None and verdict.get("open") is False:
-        why = verdict.get("why") or verdict.get("reason") or "it does not follow the plant"
-        found.append(Condition("site/twin", Priority.LOW, f"the live twin is out of its band, so no proposals: {why}"))
+    found += _of_twin(state, verdict)
     found += _of_executions(state)
     return found
 
@@ -79,6 +78,24 @@ def _of_readings(sheet: Sheet, state: Mapping[str, Any]) -> list[Condition]:
                 agent = f"{group.name}/{asset}"
                 text = f"bad readings: {', '.join(sorted(bad))}"
                 found.append(Condition(f"{agent}/readings", Priority.LOW, text, agent))
+    return found
+
+
+def _of_twin(state: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> list[Condition]:
+    if verdict is None or state.get("ended"):
+        return []
+    found = []
+    at_s, told_s = state.get("utc_s"), verdict.get("utc_s")
+    behind_s = at_s - told_s if isinstance(at_s, (int, float)) and isinstance(told_s, (int, float)) else 0.0
+    limit_s = max(_TWIN_SILENT_S, _TWIN_SILENT_PERIODS * float(verdict.get("period_s") or 0.0))
+    if behind_s > limit_s:
+        text = f"the live twin has said nothing for more than {limit_s:.0f} s: see to its process; no proposals"
+        found.append(Condition("site/twin-silent", Priority.LOW, text))
+    elif verdict.get("open") is False:
+        why = verdict.get("why") or "it does not follow the plant"
+        found.append(Condition("site/twin", Priority.LOW, f"the live twin is out of its band, so no proposals: {why}"))
+    if verdict.get("alarm"):
+        found.append(Condition("site/drift", Priority.LOW, f"the plant drifts from the live twin: {verdict['alarm']}"))
     return found
 
 

@@ -144,10 +144,9 @@ async def proposal_page(request: Request, proposal_id: str) -> Response:
     if found is None:
         raise Refused(404, f"there is no proposal {proposal_id}")
     fault = second_person_fault(found.signed, desk.people(), session.name) if found.signed else "it is damaged"
-    current = (desk.feed.state or {}).get("executions", {}).get(proposal_id)
     hash_now = (desk.feed.sheet.raw.get("nameplate_hash") if desk.feed.sheet else None) or ""
     return render(
-        request, "proposal.html", session, found=found, fault=fault, current=current, hash_now=hash_now,
+        request, "proposal.html", session, found=found, fault=fault, hash_now=hash_now,
         now_utc_s=_now(request), standing=found.status(_now(request)),
     )  # fmt: skip
 

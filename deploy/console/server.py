@@ -34,7 +34,7 @@ def check_address(host: str, tls: tuple[Path, Path] | None) -> None:
         )
     for path in tls or ():
         if not path.is_file():
-            raise ConfigurationError(f"--tls: {path}: no such file; `twinloop certificates` makes a site's")
+            raise ConfigurationError(f"--tls: {path}: no such file; give a certificate and its key, PEM")
 
 
 def is_loopback(host: str) -> bool:

@@ -163,3 +163,10 @@ def test_modes_readings_roll_outs_and_the_twin_have_priorities_and_assets() -> N
     assert "NIS 3.1" in found["site/twin"].text
     assert found["site/misses"].priority is Priority.LOW
     assert len(found) == 5
+
+
+def test_a_live_twin_that_drifts_or_falls_silent_is_an_alarm() -> None:
+    verdict = {"open": True, "why": "", "alarm": "drift since 12:00", "utc_s": 100.0, "period_s": 5.0}
+    assert [c.key for c in conditions_of(sheet(), {"utc_s": 120.0}, verdict)] == ["site/drift"]
+    assert [c.key for c in conditions_of(sheet(), {"utc_s": 151.0}, {**verdict, "alarm": ""})] == ["site/twin-silent"]
+    assert conditions_of(sheet(), {"utc_s": 149.0}, {**verdict, "alarm": ""}) == []
