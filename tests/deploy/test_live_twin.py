@@ -22,7 +22,8 @@ from twinloop.envs.constraint import declare
 from twinloop.envs.errors import ContractError
 from twinloop.envs.estimation.settings import Prior, SignalError
 from twinloop.envs.plant import Arrays, Quality, Telemetry
-from twinloop.training.benchmarks.live_twin_wind import CASES, track
+from twinloop.training.benchmarks.live_twin_scene import CASES
+from twinloop.training.benchmarks.live_twin_wind import track
 from twinloop.training.benchmarks.lorenz96_twin import DT_S, GROUP, Lorenz96Twin
 
 Floats = NDArray[np.float64]
