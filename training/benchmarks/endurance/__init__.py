@@ -48,8 +48,8 @@ of the declared constraints, which no part of the shield uses. Growth of memory 
 process have in common, growth of files the slope of their largest size a day once the declared retention is reached,
 each with its 95 % interval.
 
-Work goes on in --work from where it stopped, in pieces of 8.75 days. Exit status 0 when no hard limit was broken, nothing
-grew, the journal is sound and what is left of it replays bit for bit.
+Work goes on in --work from where it stopped, in pieces of 8.75 days. Exit status 0 when no hard limit was broken,
+nothing grew, the journal is sound and what is left of it replays bit for bit.
 """
 
 
@@ -118,8 +118,8 @@ def _go_on(arguments: argparse.Namespace, n_periods: int) -> tuple[World, Declar
         saved: dict[str, Any] = pickle.loads(state.read_bytes())
         if (saved["seed"], saved["n_periods"]) != (arguments.seed, n_periods):
             raise ConfigurationError(
-                f"{folder}: holds a run of seed {saved['seed']} over {saved['n_periods']} periods; give that --seed and "
-                "those --days to go on, or another --work"
+                f"{folder}: holds a run of seed {saved['seed']} over {saved['n_periods']} periods; give that --seed "
+                "and those --days to go on, or another --work"
             )
         world = World(saved["world"]["plant"], declaration, schedule)
         world.restore(saved["world"])

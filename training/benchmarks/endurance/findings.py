@@ -124,8 +124,8 @@ def summary_table(found: Findings, spent: tuple[float, float], declared: Retenti
     kept = f"{declared.journal_days:g} days of journal and {declared.history_days:g} days of history are declared."
     told = (
         "Margins are those of the declared constraints, of every command that the plant was told, from what it obeyed.",
-        f"Slopes of memory are common to all lives of a process, without their first {WARM_UP_PERIODS:,} periods; those "
-        f"of files are of the largest size a day from day 9 on. {kept}",
+        f"Slopes of memory are common to all lives of a process, without their first {WARM_UP_PERIODS:,} periods; "
+        f"those of files are of the largest size a day from day 9 on. {kept}",
     )
     return Table("35 days of closed loop with random faults", ("what", "found", "bar"), tuple(rows), told, _data(found))
 
