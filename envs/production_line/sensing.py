@@ -53,7 +53,7 @@ def crew_readings(config: LineConfig, s: State) -> tuple[Tensor, Tensor]:
     waiting = ((s["wants"] != NOTHING) & (s["doing"] == NOTHING)).sum(0).to(torch.float64)
     stock = (s["due"] <= s["slot"]).sum(0).to(torch.float64)
     spares = stock if config.service.spares is not None else torch.full_like(busy, ENDLESS)
-    measured = torch.stack((config.service.crews - busy, waiting, spares), dim=-1)
+    measured = torch.stack((s["crews"] - busy, waiting, spares), dim=-1)
     return measured[:, None], busy[:, None, None]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..plant import Plant
     from ..task import Task
-    from ..twin import Twin
+    from ..twin import Tensors, Twin
 
 
 class ProductionLineSite:
@@ -62,6 +62,21 @@ class ProductionLineSite:
         from .plant import SimPyLine
 
         return SimPyLine(config, plant_config)
+
+    def prototypes(self, config: LineConfig, n_replicas: int, device: str, dtype: torch.dtype) -> Twin:
+        from .prototypes import LinePrototypes
+
+        return LinePrototypes(config, n_replicas, device=device, dtype=dtype)
+
+    def feasible(self, config: LineConfig, values: Tensors) -> torch.Tensor:
+        from .prototypes import feasible_lines
+
+        return feasible_lines(config, values)
+
+    def built(self, config: LineConfig, values: Mapping[str, float]) -> LineConfig:
+        from .prototypes import built_line
+
+        return built_line(config, values)
 
     def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
         if name not in allowed:

@@ -70,6 +70,7 @@ class Upkeep:
             "since": zeros(torch.int64),
             "left": zeros(torch.int64),
             "doing": zeros(torch.int64),
+            "crews": torch.full((lanes,), self._service.crews, dtype=torch.int64, device=self._device),
             "due": torch.zeros(spares, lanes, dtype=torch.int64, device=self._device),
             "service_cost": zeros(torch.float64),
             "renewals": zeros(torch.float64),
@@ -89,7 +90,7 @@ class Upkeep:
         waiting = (s["wants"] != NOTHING) & (s["doing"] == NOTHING)
         if not waiting.any():
             return s
-        free = self._service.crews - (s["doing"] != NOTHING).sum(0)
+        free = s["crews"] - (s["doing"] != NOTHING).sum(0)
         renews = s["wants"] != INSPECTION
         endless = self._service.spares is None
         stock = torch.full_like(now, waiting.shape[0]) if endless else (s["due"] <= now).sum(0)

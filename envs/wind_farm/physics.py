@@ -83,7 +83,7 @@ class FarmPhysics:
         u = noise.uniform(seeds, zeros, _KIND_STREAM, 1, torch.float64)[:, 0]
         s: State = {"seed": seeds, "step": zeros, "kind": (u * len(self.turbines)).to(torch.int64)}
         s |= weather.draw_weather(self.config.inflow, seeds)
-        s |= self._place(seeds, s["kind"], weather.free_wind(s)[1])
+        s |= self._place(seeds, s["kind"], weather.free_wind(s)[1], parameters)
         _, direction = weather.free_wind(s)
         n = s["present"].shape[0]
         s |= machine.parked(direction.expand(n, -1).clone(), direction)
@@ -106,7 +106,8 @@ class FarmPhysics:
             s["path_m"] = travel.straight_path(carrying, direction, self.slots, newest - 1, self.config.dt_s)
         return s
 
-    def _place(self, seeds: Tensor, kind: Tensor, direction_deg: Tensor) -> State:
+    def _place(self, seeds: Tensor, kind: Tensor, direction_deg: Tensor, parameters: State) -> State:
+        del parameters  # those of prototypes say where turbines stand
         coordinates = fixed_layout(self.config)
         if coordinates is None:
             layout = self.config.layout

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..estimation.site import TwinPlan
     from ..plant import Plant
     from ..task import Task
-    from ..twin import Twin
+    from ..twin import Tensors, Twin
 
 
 class WindFarmSite:
@@ -72,6 +72,21 @@ class WindFarmSite:
         from .tracking import farm_plan
 
         return farm_plan(config, plant_config)
+
+    def prototypes(self, config: WindFarmConfig, n_replicas: int, device: str, dtype: torch.dtype) -> Twin:
+        from .prototypes import FarmPrototypes
+
+        return FarmPrototypes(config, n_replicas, device=device, dtype=dtype)
+
+    def feasible(self, config: WindFarmConfig, values: Tensors) -> torch.Tensor:
+        from .prototypes import feasible_farms
+
+        return feasible_farms(config, values)
+
+    def built(self, config: WindFarmConfig, values: Mapping[str, float]) -> WindFarmConfig:
+        from .prototypes import built_farm
+
+        return built_farm(config, values)
 
     def constraints(self, config: WindFarmConfig) -> tuple[Constraint, ...]:
         from .constraints import farm_constraints

@@ -160,7 +160,7 @@ class WindFarmTwin:
         inflow = anchored(self._config.inflow, measured[GROUP])
         config = self._config.model_copy(update={"inflow": inflow})
         turbines = self._physics.turbines
-        self._drawing = FarmPhysics(config, turbines, self._device, self._dtype, self._physics.slots)
+        self._drawing = type(self._physics)(config, turbines, self._device, self._dtype, self._physics.slots)
 
     def _readings(self) -> Readings:
         s, b = self._state, self._n_replicas
