@@ -66,9 +66,8 @@ class TwinGate:
         self._silent = 0
         # NIS is of the values used, coverage of all that were judged; both weigh the period by the latter.
         self._consistency.add(found.nis * n / found.n, found.inside)
-        verdict = self._consistency.verdict()
-        out = verdict.n >= self._settings.window and not verdict.in_band
-        self._out = self._out + 1 if out else 0
+        # A forecast that is too wide closes the gate, but no plant has drifted, and recalibration would not narrow it.
+        self._out = self._out + 1 if self._consistency.verdict().drifted else 0
         self._alarmed = self._out >= self._settings.alarm_periods or (self._alarmed and self._out > 0)
 
     def verdict(self) -> GateVerdict:

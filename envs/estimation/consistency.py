@@ -29,7 +29,11 @@ def covered(seen: Tensor, observed: Tensor, noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Band:
-    """Where the measures must be: NIS a degree of freedom, and coverage."""
+    """Where the measures must be: NIS a degree of freedom, and coverage.
+
+    Independent errors a factor ``1 / sqrt(2)`` of what is told (NIS 0.5) are covered by 99.4 %; above that the ceiling
+    leaves what a window's chance adds, so that it does not close on forecasts whose width NIS allows.
+    """
 
     nis: tuple[float, float] = (0.5, 2.0)
     coverage: tuple[float, float] = (0.90, 0.998)
@@ -37,12 +41,16 @@ class Band:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``in_band`` only with a full window and both measures inside; ``why`` says in words what is not."""
+    """``in_band`` only with a full window and both measures inside; ``why`` says in words what is not.
+
+    ``drifted``: errors are larger than told, NIS above its band or coverage below. A forecast that is too wide is not.
+    """
 
     nis: float
     coverage: float
     n: int
     in_band: bool
+    drifted: bool
     why: str = ""
 
 
@@ -90,4 +98,5 @@ class Consistency:
         for name, value, (low, high) in (("NIS", nis, self.band.nis), ("coverage", coverage, self.band.coverage)):
             if not low <= value <= high:
                 faults.append(f"{name} {value:.3g} outside {low:g} to {high:g}")
-        return Verdict(nis, coverage, n, not faults, "; ".join(faults))
+        drifted = n == self._window and (nis > self.band.nis[1] or coverage < self.band.coverage[0])
+        return Verdict(nis, coverage, n, not faults, drifted, "; ".join(faults))

@@ -295,6 +295,17 @@ def test_drift_raises_an_alarm_and_recalibration_finds_the_new_plant() -> None:
     assert twin.time_s == spans[-1].time_s
 
 
+def test_a_forecast_that_is_too_wide_closes_the_gate_and_is_no_drift() -> None:
+    plant = Ring()
+    twin = live(plant, signals={"ring/value": SignalError(noise=3.0)}, alarm_periods=5)  # the noise is 1
+    follow(twin, plant.spans(60))
+    verdict = twin.verdict()
+    assert "NIS 0." in verdict.why
+    assert "coverage 1 outside" in verdict.why
+    assert not verdict.open
+    assert not verdict.alarm
+
+
 def test_a_recalibration_that_ends_out_of_band_changes_nothing() -> None:
     plant = Ring()
     twin = live(plant)
