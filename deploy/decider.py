@@ -195,21 +195,26 @@ class Decider:
             return None
         error = ""
         try:
-            self.flush(before)
-            self._journal.append(record)
+            self._append((*before, record), len(before))
         except JournalError as failure:
             error = str(failure)
         return Decided(decision, standby, guarded.values, policy, settled, slots, error)
 
-    def flush(self, rows: tuple[Mapping[str, Any], ...] | None = None) -> None:
-        """Write what could not be written when it happened, ``rows`` of it; raises :class:`JournalError`."""
-        rows = tuple(self.belated) if rows is None else rows
-        if len(rows) > 1:  # in one go: a disk takes as long for twenty orders as for one
+    def flush(self) -> None:
+        """Write what could not be written when it happened; raises :class:`JournalError`."""
+        rows = tuple(self.belated)
+        if rows:
+            self._append(rows, len(rows))
+
+    def _append(self, rows: tuple[Mapping[str, Any], ...], n_belated: int) -> None:
+        """In one go: a disk takes as long for twenty orders and a decision as for one row."""
+        if len(rows) > 1:
             self._journal.append_all(rows)
-        elif rows:
+        else:
             self._journal.append(rows[0])
-        for _ in rows:
-            self.belated.popleft()
+        for row in rows[:n_belated]:
+            if self.belated and self.belated[0] is row:  # it may have been the oldest of too many meanwhile
+                self.belated.popleft()
 
     def _hear(self, asked: Question, guarded: Guarded) -> Heard:
         """What requesters want, by slot; None for one that failed, whose earlier requests stand until they expire."""

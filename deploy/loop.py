@@ -37,8 +37,9 @@ _LOG = logging.getLogger(__name__)
 _UNKNOWN: Mapping[str, Any] = {"written": "unknown"}
 _THROWN_AWAY: Mapping[str, Any] = {"written": False, "thrown_away": True}
 """What became of a decision, as its journal tells it in the next row (:func:`~.transition.answered`)."""
-OUTAGE_PU = 0.7
-"""Share of a period that the loop's own period lasts while the plant does not answer."""
+OUTAGE_PU = 0.5
+"""Share of a period that the loop's own period lasts while a plant that does not answer is waited for, before the
+fallback."""
 _HAND_BACK_FAILURES = 3
 """Periods in a row in which the plant may fail while assets walk back to neutral."""
 
@@ -203,9 +204,11 @@ class Loop:
     def _pause_s(self, asked_s: float) -> float:
         """How long to wait before a plant that failed is asked again: into the next period, never beyond it.
 
-        A little less than the rest of this one, so that the fallback after two periods of holding is not the fourth.
+        At first less than the rest of this one: of the three periods until the fallback, waiting in vain may take one
+        and a half already. Once everything is on its fallback there is no hurry.
         """
-        rest_s = asked_s + OUTAGE_PU * self._wall_period_s - time.perf_counter()
+        hurries = self._link.lost_periods <= self._shield.settings.hold_periods
+        rest_s = asked_s + (OUTAGE_PU if hurries else 1.0) * self._wall_period_s - time.perf_counter()
         return self._settings.retry_wait_s if self._stepped else min(self._settings.retry_wait_s, max(rest_s, 0.0))
 
     def _asked(self, now_s: float) -> Orders | str:
@@ -244,8 +247,11 @@ class Loop:
         late_s = time.perf_counter() - question.begun_s - self._budget_s
         if answer.value is not None and late_s <= 0.0 and not self._stood_still(question):
             return answer.value, ""
-        question.ticket.give_up()
-        return None, answer.error or f"decided {late_s:.3g} s after the budget of {self._budget_s:.3g} s"
+        waits_for_disk = not question.ticket.give_up()
+        why = answer.error or f"decided {late_s:.3g} s after the budget of {self._budget_s:.3g} s"
+        if answer.value is None and waits_for_disk:
+            why += "; it was decided, but the journal had not taken its row"
+        return None, why
 
     def _stood_still(self, question: Question) -> bool:
         """Whether the reading is so old that somebody else, such as the watchdog, may have taken over since."""

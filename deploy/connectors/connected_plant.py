@@ -26,8 +26,11 @@ FRESH_PERIODS = 0.25
 """An answer younger than this still tells the peer's time."""
 VAIN_PERIODS = 0.2
 """A call that failed after longer than this has waited for a peer that is silent, not heard a refusal."""
-QUIET_PERIODS = 0.5
-"""After that, calls fail at once for so long: were each to wait, a loop would decide too late what to do instead."""
+SPARED_PERIODS = 1.0
+"""For so long after it the next reading fails at once, and no other: it would be the second wait in one period."""
+MUTE_PERIODS = 2.0
+"""For so long after it all but readings fail at once, until there is an answer. Were each to wait, a loop would decide
+too late what to do instead; and how long its own work takes between the calls must not make the difference."""
 EARLIER_PU = 0.01
 """Share of a period by which the question for the next beat moves ahead, until it comes too early once."""
 
@@ -47,7 +50,8 @@ class ConnectedPlant:
         self._moves_at_s: float | None = None
         self._sequence = 0
         self._seen_beat: int | None = None
-        self._quiet_until_s = -math.inf
+        self._waited_until_s = -math.inf
+        self._is_silent = self._spares_reading = False
         self.in_control = True
         self.refusals: dict[str, str] = {}
 
@@ -71,7 +75,7 @@ class ConnectedPlant:
     def read(self) -> Telemetry:
         plate = self.nameplate
         measured, commanded = plate.signal_names("measured"), plate.signal_names("commanded")
-        readings = self._asked(lambda: self._connector.read([*measured, *commanded]))
+        readings = self._asked(lambda: self._connector.read([*measured, *commanded]), is_reading=True)
         peer = self._peer()
         self._answered_at_s = time.monotonic()
         n = len(measured)
@@ -167,21 +171,28 @@ class ConnectedPlant:
             self._moves_at_s = due_s - period_s * EARLIER_PU
         return peer
 
-    def _asked(self, question: Callable[[], T]) -> T:
+    def _asked(self, question: Callable[[], T], *, is_reading: bool = False) -> T:
         """Ask the peer, unless it was just waited for in vain; raises :class:`PlantError`."""
         begun_s, peer = time.monotonic(), self._connector.peer
-        if begun_s < self._quiet_until_s:
-            raise PlantError(
-                f"{self._connector.endpoint}: silent; asked again in {self._quiet_until_s - begun_s:.2g} s"
-            )
+        period_s = 0.0 if peer is None else self._period_s(peer)
+        if self._is_silent and self._is_spared(begun_s - self._waited_until_s, period_s, is_reading):
+            raise PlantError(f"{self._connector.endpoint}: silent; asked again by the next reading")
         try:
-            return question()
+            answer = question()
         except PlantError:
-            period_s = 0.0 if peer is None else self._period_s(peer)
             now_s = time.monotonic()
             if period_s > 0.0 and now_s - begun_s > VAIN_PERIODS * period_s:
-                self._quiet_until_s = now_s + QUIET_PERIODS * period_s
+                self._waited_until_s, self._is_silent, self._spares_reading = now_s, True, True
             raise
+        self._is_silent = False
+        return answer
+
+    def _is_spared(self, since_s: float, period_s: float, is_reading: bool) -> bool:
+        """Whether a call, so long after a wait in vain, fails at once; a reading does once for each such wait."""
+        if not is_reading:
+            return since_s < MUTE_PERIODS * period_s
+        spared, self._spares_reading = self._spares_reading, False
+        return spared and since_s < SPARED_PERIODS * period_s
 
     def close(self) -> None:
         """Leave the peer; a later call connects again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,21 @@ def test_a_disk_that_does_not_answer_costs_its_period_and_not_the_loop(tmp_path:
     assert summary.missed_periods == 1
     assert [float(c[0, 0]) for c in plant.history][:5] == [5.0, 10.0, 15.0, 10.0, 15.0]
     assert max(plant.waits_s) < BUDGET_S + 0.12
-    assert [r["number"] for r in rows(tmp_path, "missed")] == [4]
+    (missed,) = rows(tmp_path, "missed")
+    assert missed["number"] == 4
+    assert "the journal had not taken its row" in missed["why"]
+
+
+def test_a_missed_period_and_the_next_decision_wait_for_the_disk_once(tmp_path: Path) -> None:
+    written: list[list[tuple[str, int]]] = []
+
+    class Counted(Journal):
+        def append_all(self, records: Sequence[Mapping[str, Any]]) -> str:
+            written.append([(r["kind"], r["number"]) for r in records if "number" in r])
+            return super().append_all(records)
+
+    run(tmp_path, Valves(), Slow(sleep_in(3)), 5, Counted(tmp_path / "journal"))
+    assert [("missed", 3), ("decision", 4)] in written
 
 
 def test_a_loop_that_stood_still_sends_nothing_before_it_knows_what_the_plant_obeys(tmp_path: Path) -> None:
