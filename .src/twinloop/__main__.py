@@ -39,6 +39,9 @@ COMMANDS = {
     "evaluate": Command("twinloop.training.commands.evaluate", "measure a policy on the twin or on a plant", "train"),
     "compare": Command("twinloop.training.commands.compare", "compare runs over their seeds, with intervals", "train"),
     "tune": Command("twinloop.training.commands.tune", "search over a configuration's keys with Ray Tune", "ray"),
+    "explore": Command(
+        "twinloop.training.commands.explore", "search virtual prototypes of a site for the Pareto front", "train"
+    ),
     "bench": Command("twinloop.training.commands.bench", "run a benchmark and print its figure", "all"),
     "commission": Command("twinloop.deploy.commands.commission", "start an emulated plant behind its server", "opcua"),
     "certificates": Command(
@@ -73,7 +76,7 @@ COMMANDS = {
 PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
     "asyncua": ("opcua",),
-    "cma": ("falsify",),
+    "cma": ("falsify", "explore"),
     "cryptography": ("audit", "console", "edge", "opcua"),
     "daqp": ("edge",),
     "duckdb": ("audit",),
@@ -87,6 +90,7 @@ PACKAGE_EXTRAS = {
     "mpe2": ("tasks",),
     "onnx": ("train",),
     "onnxruntime": ("edge", "train"),
+    "optuna": ("explore",),
     "paho": ("mqtt",),
     "pettingzoo": ("twin", "train"),
     "prometheus_client": ("audit",),
