@@ -70,6 +70,9 @@ COMMANDS = {
         "twinloop.deploy.commands.watchdog", "take a plant to its safe state when its control loop dies", "opcua"
     ),
     "twin": Command("twinloop.deploy.commands.twin", "keep a station's twin where its plant is", "twin"),
+    "diagnose": Command(
+        "twinloop.deploy.commands.diagnose", "say what holds a site back, what it costs and what change pays", "line"
+    ),
     "demo": Command("twinloop.training.commands.demo", "close the loop on a wind farm, in minutes", "all"),
 }
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ..configuration import validate
 from ..errors import ConfigurationError, nearest
 from ..nameplate import Nameplate
+from .analysis.settings import LineDiagnosisSettings
 from .config import LineConfig
 from .plant_config import LinePlantConfig
 
 if TYPE_CHECKING:
     import torch
 
+    from ..diagnosis import Diagnosis, History
     from ..encoder import Encoder
     from ..plant import Plant
     from ..task import Task
@@ -27,6 +29,7 @@ class ProductionLineSite:
     summary = "machines, buffers and crews (batched slotted twin, event-driven plant)"
     config_model = LineConfig
     plant_config_model = LinePlantConfig
+    diagnosis_model = LineDiagnosisSettings
 
     def nameplate(self, config: LineConfig) -> Nameplate:
         from .nameplate import line_nameplate
@@ -77,6 +80,13 @@ class ProductionLineSite:
         from .prototypes import built_line
 
         return built_line(config, values)
+
+    def diagnose(self, config: LineConfig, history: History | None, settings: LineDiagnosisSettings) -> Diagnosis:
+        """Bottleneck, losses and what pays; a history is of a plant, whose controllers time their states."""
+        from .analysis.diagnosis import find
+        from .analysis.report import LineDiagnosis
+
+        return LineDiagnosis(find(config, history, settings))
 
     def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
         if name not in allowed:

@@ -1,0 +1,119 @@
+"""What telemetry leaves open about each machine: efficiency, failures and repairs as posterior distributions.
+
+Efficiency is the chance to process in a slot while up, of which the trials are counted (Beta with Jeffreys' prior);
+failures come with slots of work and repairs with slots down (Gamma with Jeffreys' prior for both rates).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import BernoulliMachine, GeometricMachine, LineConfig
+from ..line_plan import plan_of
+from .record import LineRecord
+
+Floats = NDArray[np.float64]
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Draws ``[D, M]`` of what the machines may be: ``efficiency`` while up, chance to ``fail`` and to be repaired
+    (``repair``) in a slot."""
+
+    efficiency: Floats
+    fails: Floats
+    repairs: Floats
+
+    @property
+    def up(self) -> Floats:
+        """Share of slots up, where nothing but the machine itself stops it."""
+        return self.repairs / (self.repairs + self.fails)
+
+    @property
+    def table(self) -> Floats:
+        """All of a draw in one row, ``[D, 3 M]``."""
+        return np.hstack((self.efficiency, self.fails, self.repairs))
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Counts ``[M]`` since each machine's last change: ``trials`` and ``made``; ``stops``, slots ``down``, slots of
+    ``work``. No counts at all: the machines are as configured, ``nominal``."""
+
+    nominal: Machines
+    trials: Floats
+    made: Floats
+    stops: Floats
+    down: Floats
+    work: Floats
+
+    @property
+    def measured(self) -> bool:
+        return bool((self.trials > 0).any())
+
+    def efficiency(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation ``[M]`` of the efficiency while up; of zero width where nothing was measured."""
+        a, b = self._beta()
+        mean, n = a / (a + b), a + b
+        seen = self.trials > 0
+        nominal = self.nominal.efficiency[0]
+        return np.where(seen, mean, nominal), np.where(seen, np.sqrt(mean * (1 - mean) / (n + 1)), 0.0)
+
+    def draws(self, n: int, rng: np.random.Generator) -> Machines:
+        """``n`` draws of the machines; a machine that was never seen to stop never does, if it is not said to."""
+        a, b = self._beta()
+        shape = (n, len(self.trials))
+        seen = self.trials > 0
+        efficiency = np.where(seen, rng.beta(a, b, shape), self.nominal.efficiency)
+        stops = seen & (self.stops > 0)
+        fails = rng.gamma(self.stops + 0.5, 1.0 / np.maximum(self.work, 1.0), shape)
+        repairs = rng.gamma(self.stops + 0.5, 1.0 / np.maximum(self.down, 1.0), shape)
+        # a machine that may fail and was not seen to: its failures are as configured, its record too short to tell
+        return Machines(
+            np.clip(efficiency, _LEAST, 1.0),
+            np.where(stops, np.clip(fails, 0.0, 0.9), self.nominal.fails),
+            np.where(stops, np.clip(repairs, _LEAST, 1.0), self.nominal.repairs),
+        )
+
+    def _beta(self) -> tuple[Floats, Floats]:
+        return self.made + 0.5, np.maximum(self.trials - self.made, 0.0) + 0.5
+
+
+def nominal_machines(config: LineConfig) -> Machines:
+    """The machines as a configuration has them, one draw."""
+    efficiency, fails, repairs = [], [], []
+    for machine in plan_of(config).machines:
+        model = machine.model
+        if isinstance(model, GeometricMachine):
+            efficiency.append(1.0)
+            fails.append(model.fails_pu)
+            repairs.append(model.repairs_pu)
+        else:
+            assert isinstance(model, BernoulliMachine)  # there is no third kind
+            efficiency.append(model.efficiency_pu)
+            fails.append(0.0)
+            repairs.append(1.0)
+    return Machines(*(np.array([v]) for v in (efficiency, fails, repairs)))
+
+
+def as_configured(config: LineConfig) -> Estimates:
+    """No telemetry."""
+    nominal = nominal_machines(config)
+    return Estimates(nominal, *(np.zeros(nominal.efficiency.shape[1]) for _ in range(5)))
+
+
+def estimate(config: LineConfig, record: LineRecord, since: tuple[int, ...]) -> Estimates:
+    """From a record, of each machine the periods from ``since`` on."""
+    kept = np.arange(record.n_periods)[:, None] >= np.array(since)
+
+    def total(values: Floats) -> Floats:
+        return np.asarray((values * kept).sum(0), dtype=np.float64)
+
+    return Estimates(
+        nominal_machines(config), total(record.trials), total(record.made), total(record.stopped.astype(np.float64)),
+        total(record.down), total(record.trials),
+    )  # fmt: skip
