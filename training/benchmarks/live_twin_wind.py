@@ -116,7 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
                 judged = not mirror or bool(case.yaw_deg)
                 passed = meets(part, case.converges)
                 if arguments.exact_members and case.converges and not mirror:
-                    exact += [(case, t, known(case, t.seed, arguments.exact_members)) for t in missing(part)]
+                    for t in missing(part):
+                        exact.append((case, t, known(case, t.seed, arguments.exact_members)))
+                        say(f"{case.name}: {exact[-1][-1]}")
                 met &= passed or not judged
                 told = ("met" if passed else "missed") if judged else "not judged"
                 rows.append((case.name + (", mirror" if mirror else ""), *summary(part), told))
