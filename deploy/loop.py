@@ -19,6 +19,7 @@ from ..envs.plant import Arrays, Telemetry
 from .arbitration.reported import Slots, reported_slots
 from .cycle_clock import CycleClock
 from .decider import Decided, Decider, PolicyState, Question, Ticket
+from .desk_link import DeskLink
 from .leash import Leash
 from .plant_link import PlantLink
 from .record import missed_record, start_record
@@ -77,9 +78,10 @@ class Loop:
         self._policy, self._shield, self._journal = runtime.policy, runtime.shield, runtime.journal
         self._settings, self._on_period = runtime.settings, on_period
         self._orders, self._heartbeat, self._clock = runtime.orders, runtime.heartbeat, runtime.clock_s
-        self._desk, self._monotonic = runtime.desk, runtime.monotonic_s
+        self._monotonic = runtime.monotonic_s
         self._nameplate, settings = runtime.plant.nameplate, runtime.settings
         self._wall_period_s = runtime.wall_period_s or self._nameplate.period_s
+        self._desk = None if runtime.desk is None else DeskLink(runtime.desk, self._wall_period_s)
         self._budget_s = min(settings.decision_pu * self._wall_period_s, settings.decision_max_s)
         self._cycle, self._stepped = CycleClock(runtime.wall_period_s), runtime.wall_period_s is None
         self._link = PlantLink(runtime.plant)
@@ -132,6 +134,9 @@ class Loop:
     def _close(self, ending: Ending) -> None:
         """The journal's last row, however the run ended."""
         self._leash.close()
+        if self._desk is not None:
+            self._desk.close()
+            self._belate()
         try:
             self._decider.flush()
             self._journal.append(
@@ -217,18 +222,24 @@ class Loop:
             return Orders()
         try:
             if self._desk is not None:
-                found = self._desk.orders(self._number, now_s, self._state)
-                self._decider.belated.extend(self._desk.rows())
+                found: Any = self._desk.orders(self._number, now_s, self._state)
+                self._belate()
             elif self._orders is not None:
                 found = self._orders()
         except Exception as error:  # noqa: BLE001 - whatever brings orders must not end the control of a plant
             _LOG.error("orders can't be read: %s", error)
             return f"{type(error).__name__}: {error}"
         if not isinstance(found, Orders):
-            return f"{type(found).__name__} instead of orders"
+            return found if isinstance(found, str) else f"{type(found).__name__} instead of orders"
         if self._unheeded is not None:
             found, self._unheeded = heeding(self._unheeded, found)
         return found
+
+    def _belate(self) -> None:
+        """Rows of the desk's for the journal, before the next decision's."""
+        if self._desk is not None:
+            self._decider.belated.extend(self._desk.rows)
+            self._desk.rows.clear()
 
     def _causes(self) -> frozenset[Cause]:
         """What only the loop knows."""

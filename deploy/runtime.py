@@ -71,10 +71,23 @@ class Heartbeat(Protocol):
 
 
 class Desk(Protocol):
-    """Where people's orders come in that are journalled; :class:`~.station.desk.StationDesk` is one."""
+    """Where people's orders come in that are journalled; :class:`~.station.desk.StationDesk` is one.
+
+    ``orders`` and ``rows`` are called in a thread of their own and may take long (:mod:`.desk_link`); the others may
+    not, and are called from any.
+    """
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether somebody has pressed the emergency stop, as far as is known without asking a disk."""
+        ...
+
+    def stop(self, by: str) -> None:
+        """Emergency stop, held until a reset."""
+        ...
 
     def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:
-        """What is asked for the period of this ``number``, from ``state``, at the plant's ``now_s``. Bounded in time."""
+        """What is asked for the period of this ``number``, from ``state``, at the plant's ``now_s``."""
         ...
 
     def rows(self) -> Sequence[Mapping[str, Any]]:

@@ -51,8 +51,9 @@ class StationDesk:
     """Asked once a period by the loop; the requester of slot 8.
 
     ``ceiling``: the mode that the run was started with, and the most that an order may give. ``period_s``: of the wall.
-    ``sheet``: the orders file, beside all this. ``utc_s`` is what orders are stamped by, ``monotonic_s`` what manual
-    values expire by. ``latest``: what became of the last orders; ``change``: the latest change in one line.
+    ``sheet``: the orders file, beside all this. ``utc_s`` is what orders are stamped by; ``steady_s`` tells ages, since
+    that one may step; by ``monotonic_s`` manual values expire. ``latest``: what became of the last orders; ``change``:
+    the latest change in one line.
     """
 
     def __init__(
@@ -66,14 +67,15 @@ class StationDesk:
         sheet: OrderDesk | None = None,
         utc_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nameplate, self._ceiling = nameplate, ceiling
         self.executor: Executor = executor or EmptySeat()
         self._sheet, self._utc, self._monotonic = sheet, utc_s, monotonic_s
-        self._inbox, self._stop = Inbox(station), StopFile(station.stop, utc_s)
+        self._inbox, self._stop = Inbox(station), StopFile(station.stop, utc_s, steady_s)
         self._manual = ManualValues(nameplate, period_s)
         self._agents = frozenset(nameplate.agents)
-        self._started_utc_s = utc_s()
+        self._steady, self._started_s = steady_s, steady_s()
         self._was_held = self._reset_due = False
         self._asking: tuple[Request, ...] = ()
         self._seen: tuple[Arrays, Mapping[str, NDArray[np.bool_]]] = ({}, {})
@@ -93,7 +95,12 @@ class StationDesk:
 
     def stop(self, by: str) -> None:
         """Emergency stop, held until a reset; may be called from a signal handler or another thread."""
-        self._stop.press(by)
+        self._stop.press_here(by)
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether somebody has pressed the emergency stop; asks no disk."""
+        return bool(self._stop.pressed_by)
 
     def requests(self, seen: Circumstances) -> Sequence[Request]:
         """What operators hold by hand, for slot 8."""
@@ -142,7 +149,7 @@ class StationDesk:
             fresh = fresh or asked.stopped
         held = bool(self._stop.pressed_by) or sheet.stop
         if held and not self._was_held:
-            self._say(f"emergency stop by {self._stop.pressed_by or 'the orders file'}")
+            self._say(f"emergency stop by {self._stop.pressed_by or 'the orders file'}; held until a reset is ordered")
         self._was_held = held
         self._end_manual(state, held)
         self._asking = self._manual.requests(self._monotonic()) if self._manual.signals else ()
@@ -211,7 +218,7 @@ class StationDesk:
                 f"asked for {_span(age_s)} ago by this machine's clock, and lapsed; order again, and if it was just "
                 "now, compare the clocks of both machines"
             )
-        if order.utc_s < self._started_utc_s:
+        if age_s > self._steady() - self._started_s:  # and not by stamps: the wall's clock may have been set back
             return "asked for before this control process started; look at the plant, and order again"
         for part in ("mode", "values", "proposal"):
             given, needed = bool(getattr(order, part)), part in _NEEDS.get(order.kind, ())
@@ -245,6 +252,8 @@ class StationDesk:
         if order.kind == "release":
             names = self._manual.release(assets)
             return Verdict(True, f"released {', '.join(names)}" if names else "nothing was held by hand")
+        if self._stop.pressed_by and order.kind in ("execute", "resume"):
+            return Verdict(False, f"stopped by {self._stop.pressed_by}; order reset and a mode first")
         seen = Circumstances(number, now_s, *self._seen, state, self._modes(state))
         try:
             return self.executor.order(order, seen)

@@ -22,7 +22,8 @@ _LOG = logging.getLogger(__name__)
 MOST_A_PERIOD = 20
 """Orders looked at in one period; the others wait for the next ones."""
 
-_MOST_LISTED = 500
+_MOST_LISTED = 5000
+_MOST_LOOKED = 500
 _LARGEST_BYTES = 64 * 1024
 _KEPT_RESULTS = 5000
 _ID = TypeAdapter(OrderId)
@@ -45,22 +46,42 @@ class Inbox:
         self._answered: set[str] = set()
         self._n_results = 0
         self._failing = False
+        self._not_urgent: set[str] = set()
 
     def waiting(self) -> Iterator[Waiting]:
-        """At most :data:`MOST_A_PERIOD` files. What was answered before is removed without a word; never raises."""
+        """Orders to stop, then of the others at most :data:`MOST_A_PERIOD` files. What was answered before is removed
+        without a word; never raises."""
         try:
             with os.scandir(self._station.inbox) as entries:
-                names = sorted(e.name for e in islice(entries, _MOST_LISTED) if e.name.endswith(".json"))
+                listed = islice((e.name for e in entries), _MOST_LISTED)
+                names = sorted(n for n in listed if n.endswith(".json") and not n.startswith("."))
         except OSError as error:
             self._complain(f"{self._station.inbox} can't be read ({error.strerror})")
             return
-        for name in [name for name in names if not name.startswith(".")][:MOST_A_PERIOD]:
+        stops = self._stops_behind(names[MOST_A_PERIOD:])
+        yield from stops
+        for name in names[:MOST_A_PERIOD]:
             path = self._station.inbox / name
             id = name.removesuffix(".json")
             if id in self._answered or (self._station.done / name).exists():
                 self._remove(path)
                 continue
             yield self._read(path, id)
+
+    def _stops_behind(self, names: list[str]) -> list[Waiting]:
+        """The orders to stop among files whose turn has not come; each file is looked at once, some a period."""
+        self._not_urgent.intersection_update(names)
+        found: list[Waiting] = []
+        for name in [n for n in names if n not in self._not_urgent][:_MOST_LOOKED]:
+            id = name.removesuffix(".json")
+            path = self._station.inbox / name
+            if id not in self._answered and _mentions_stop(path) and not (self._station.done / name).exists():
+                waiting = self._read(path, id)
+                if waiting.order is not None and waiting.order.kind == "stop":
+                    found.append(waiting)
+                    continue
+            self._not_urgent.add(name)
+        return found
 
     def answer(self, waiting: Waiting, result: OrderResult) -> None:
         """Say what became of an order, and take it out of the inbox; never raises."""
@@ -89,10 +110,7 @@ class Inbox:
         except ValidationError:
             return Waiting(path, new_id(), None, f"{path.name}: no order's name; it is the order's id and .json")
         try:
-            # Neither a pipe nor a link to one may keep the loop waiting.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                raw = file.read(_LARGEST_BYTES + 1) or b""
+            raw = _raw(path)
             if len(raw) > _LARGEST_BYTES:
                 return Waiting(path, id, None, f"over {_LARGEST_BYTES} bytes; an order is a few lines")
             data = json.loads(raw)
@@ -121,3 +139,18 @@ class Inbox:
         if not self._failing:
             _LOG.error("orders: %s", what)
         self._failing = True
+
+
+def _raw(path: Path) -> bytes:
+    # Neither a pipe nor a link to one may keep the loop waiting.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(_LARGEST_BYTES + 1) or b""
+
+
+def _mentions_stop(path: Path) -> bool:
+    """Whether it may be an order to stop; a hundred times quicker than to read it as one."""
+    try:
+        return b'"stop"' in _raw(path)
+    except OSError:
+        return False

@@ -53,6 +53,8 @@ class Operated:
         return StationDesk(self.station, KETTLES, self.mode, 1.0, monotonic_s=lambda: self.clock_s, **self.options)
 
     def order(self, kind: str, *, utc_s: float | None = None, lasts_s: float = 10.0, **fields: Any) -> str:
+        if kind == "reset":
+            time.sleep(0.03)  # what was pressed less than the times of files can tell before is not reset
         now_s = time.time() if utc_s is None else utc_s
         order = Order.model_validate(
             {"id": new_id(), "kind": kind, "by": "anna", "utc_s": now_s, "expires_utc_s": now_s + 10.0}
@@ -223,7 +225,6 @@ def test_a_stop_and_its_reset_in_one_moment_still_stop_for_a_period(tmp_path: Pa
 
     def both() -> None:
         here.order("stop")
-        time.sleep(0.01)
         here.order("reset")
 
     here.run(6, {2: both})
@@ -350,6 +351,53 @@ def test_a_flood_of_orders_is_followed_bit_by_bit_and_a_stop_file_goes_before_al
     assert numbers == [2] * 20 + [3] * 20 + [4] * 20
 
 
+def test_an_order_to_stop_goes_before_all_other_orders(tmp_path: Path) -> None:
+    here, ids = Operated(tmp_path), list[str]()
+
+    def flood() -> None:
+        for i in range(300):
+            (here.station.inbox / f"{i:08d}.json").write_bytes(b"{}")
+        ids.append(here.order("stop", id="zzzzzzzz"))
+
+    here.run(4, {1: flood})
+    assert here.slots()[:4] == [16, 2, 2, 2]
+    assert here.result(ids[0]).period == 2
+    assert len(list(here.station.inbox.iterdir())) == 300 - 60
+
+
+def test_nothing_is_carried_out_in_the_period_of_a_stop(tmp_path: Path) -> None:
+    here, ids = Operated(tmp_path, executor=Noting()), list[str]()
+
+    def both() -> None:
+        ids.append(here.order("stop"))
+        ids.append(here.order("execute", proposal="P-1"))
+
+    here.run(3, {1: both})
+    assert [here.result(i).accepted for i in ids] == [True, False]
+    assert "order reset" in here.result(ids[1]).why
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, -30.0])
+def test_a_clock_that_is_set_back_while_control_runs_locks_nobody_out(tmp_path: Path, step_s: float) -> None:
+    offset_s, ids = [0.0], list[str]()
+    here = Operated(tmp_path, utc_s=lambda: time.time() + offset_s[0])
+
+    def step() -> None:
+        offset_s[0] = step_s
+        ids.append(here.order("mode", mode="shadow", utc_s=time.time() + step_s))
+
+    here.run(3, {1: step})
+    assert here.result(ids[0]).accepted
+    assert here.periods[1].decision.mode[K1] is Mode.SHADOW
+
+
+class Noting(EmptySeat):
+    """Follows every order."""
+
+    def order(self, order: Order, seen: Circumstances) -> Verdict:
+        return Verdict(True, "followed")
+
+
 def test_two_changes_of_authority_that_do_not_go_together_take_two_periods(tmp_path: Path) -> None:
     here = Operated(tmp_path)
 
@@ -378,6 +426,7 @@ def test_the_orders_file_works_beside(tmp_path: Path) -> None:
 
     def put(text: str) -> Callable[[], None]:
         def write() -> None:
+            time.sleep(0.03)  # as in Operated.order
             beside = sheet.with_suffix(".new")
             beside.write_text(text)
             beside.replace(sheet)
