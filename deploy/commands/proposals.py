@@ -10,15 +10,20 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ...envs.errors import ConfigurationError
+from ..proposals.checks import FRESH_S
 from ..proposals.folder import ProposalFolder, proposal_ids
 from ..proposals.words import describe, standing
 from ..station.folder import StationFolder, read_whole
 from ..station.order import LASTS_S, Order, OrderResult, new_id, place
 
+RECHECK_S = 60.0
+"""How long ``execute`` waits for the live twin, which simulates an approved proposal anew within some periods."""
+
 DESCRIPTION = f"""\
 list                 all proposals, newest first, and how they stand
 show ID              one in full, with what is written, promised and measured
-execute ID           order the roll-out of an approved one; control checks all of it again itself
+execute ID           order the roll-out of an approved one, when the live twin has simulated it anew (waited for at most
+                     {RECHECK_S:g} s); control checks all of it again itself
 pause ID             hold the roll-out where it is; resume ID goes on, rollback ID goes back
 
 An order waits {LASTS_S:g} s to be followed, and the command that long for the answer of the control process.
@@ -63,7 +68,22 @@ def run(arguments: argparse.Namespace) -> int:
             print(line)
         print(f"now        {standing(folder)}")
         return 0
+    if arguments.what == "execute":
+        _await_recheck(folder, proposal.hash)
     return _order(station, arguments.what, arguments.id, arguments.by or f"local {getpass.getuser()}")
+
+
+def _await_recheck(folder: ProposalFolder, wanted: str) -> None:
+    """Give the live twin time to simulate the approved proposal anew; control says what is wrong if it does not."""
+    until_s, told = time.monotonic() + RECHECK_S, False
+    while time.monotonic() < until_s and folder.approval() is not None:
+        found = folder.recheck()
+        if found is not None and found.proposal == wanted and time.time() - found.utc_s < 0.5 * FRESH_S:
+            return
+        if not told:
+            print("waiting for the live twin to simulate it anew")
+            told = True
+        time.sleep(_LOOK_S)
 
 
 def _order(station: StationFolder, kind: str, id: str, by: str) -> int:

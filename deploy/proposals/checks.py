@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...agents.policy import Policy
+from ...agents.artifact import ArtifactPolicy
 from ...envs.errors import ConfigurationError, TwinloopError
 from ...envs.nameplate import Nameplate
 from ..arbitration.request import Circumstances
@@ -38,7 +38,7 @@ class Cleared:
     signed: SignedProposal
     approval: Approval
     recheck: Recheck
-    policy: Policy | None
+    policy: ArtifactPolicy | None
 
     @property
     def proposal(self) -> Proposal:
@@ -57,11 +57,19 @@ class Ours:
 
 
 def cleared(
-    station: StationFolder, id: str, ours: Ours, seen: Circumstances, now_utc_s: float, used: frozenset[str]
+    station: StationFolder,
+    id: str,
+    ours: Ours,
+    seen: Circumstances,
+    now_utc_s: float,
+    used: frozenset[str],
+    *,
+    graphs: bool = True,
 ) -> Cleared:
     """Read the proposal's files once and check all of them; raises :class:`Refused` with what stands against it.
 
-    ``used``: hashes of proposals and nonces of approvals that were carried out before.
+    ``used``: hashes of proposals and nonces of approvals that were carried out before. ``graphs``: whether a policy is
+    to be evaluated here; a process of its own reads its graphs itself, and is refused if it finds another hash.
     """
     try:
         folder = ProposalFolder(station, id)
@@ -84,7 +92,7 @@ def cleared(
         if fault:
             raise Refused(f"proposal {id}: {fault}")
     recheck = _rechecked(proposal, recheck, now_utc_s)
-    return Cleared(signed, approval, recheck, _policy(proposal, ours.nameplate))
+    return Cleared(signed, approval, recheck, _policy(proposal, ours.nameplate, graphs))
 
 
 def _signatures(signed: SignedProposal, approval: Approval, people: People) -> str:
@@ -198,13 +206,13 @@ def _rechecked(proposal: Proposal, recheck: Recheck | None, now_utc_s: float) ->
     return recheck
 
 
-def _policy(proposal: Proposal, nameplate: Nameplate) -> Policy | None:
+def _policy(proposal: Proposal, nameplate: Nameplate, graphs: bool) -> ArtifactPolicy | None:
     if proposal.policy is None:
         return None
     from ...agents.artifact import load_artifact
 
     try:
-        policy = load_artifact(Path(proposal.policy.path), nameplate)
+        policy = load_artifact(Path(proposal.policy.path), nameplate, graphs=graphs)
     except (TwinloopError, OSError) as error:
         raise Refused(f"proposal {proposal.id}: {_line(error)}") from error
     if policy.hash != proposal.policy.hash:

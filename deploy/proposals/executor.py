@@ -12,25 +12,26 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...agents.policy import Commands, Memory
+from ...agents.policy import Memory
 from ...envs.constraint import Declaration
 from ...envs.errors import ConfigurationError, TwinloopError
 from ...envs.plant import Arrays
 from ...envs.twin import Observation
 from ..arbitration.priority_array import Slot
 from ..arbitration.request import Circumstances, Request
-from ..leash import Leash, Outcome
 from ..shield import Mode
 from ..station.executor_seat import Verdict
 from ..station.folder import StationFolder
 from ..station.order import Order
 from ..station.people import People
 from .burnt import FOLDER, Burnt
+from .carried_policy import CarriedPolicy
 from .checks import SENDING, Cleared, Ours, Refused, cleared
 from .folder import ENDED, Execution, ProposalFolder, Status, proposal_ids
 from .measuring import Measuring
@@ -66,10 +67,11 @@ class _RollOut:
     resumes_as: Status = "rolling out"
     effects: list[float | None] = field(default_factory=list)
     number: int | None = None
+    policy: CarriedPolicy | None = None
+    starts: bool = False
     memory: Memory | None = None
     last: dict[str, Floats] | None = None
     failed_turns: int = 0
-    leash: Leash[[Observation, Memory], tuple[Commands, Memory]] | None = None
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ class Executor:
     """Sits in control's :class:`~..station.executor_seat.Executor` seat. One proposal at a time.
 
     ``declaration``: control's own nameplate and limits. ``wall_period_s``: how long a period lasts on the wall, None
-    for the nameplate's; a policy may take a fifth of it. ``clock_s``: UTC, seconds.
+    for the nameplate's; a policy may take a fifth of it. ``clock_s``: UTC, seconds. ``policy_process``: an approved
+    policy is evaluated in a process of its own; the roll-out begins when that runs.
     """
 
     def __init__(
@@ -92,8 +95,10 @@ class Executor:
         *,
         wall_period_s: float | None = None,
         clock_s: Callable[[], float] = time.time,
+        policy_process: bool = False,
     ) -> None:
         self._station = station
+        self._policy_process = policy_process
         self._plate = declaration.nameplate
         self._wall_period_s = self._plate.period_s if wall_period_s is None else wall_period_s
         self._clock_s = clock_s
@@ -146,6 +151,8 @@ class Executor:
             now = self._now
             if now is None or now.status in ENDED:
                 return ()
+            if now.starts and not self._has_started(now, seen):
+                return ()
             if now.number != seen.number:  # once a period, however often it is asked
                 now.number = seen.number
                 self._go_on(now, seen)
@@ -176,7 +183,9 @@ class Executor:
                 raise Refused(f"proposal {id} is being carried out already: {self._now.status}")
             raise Refused(f"proposal {running} is being carried out; one at a time: roll it back, or wait")
         try:
-            found = cleared(self._station, id, self._ours, seen, self._clock_s(), self._burnt.used)
+            found = cleared(
+                self._station, id, self._ours, seen, self._clock_s(), self._burnt.used, graphs=not self._policy_process
+            )
         except OSError as error:
             raise Refused(
                 f"proposal {id}: nobody knows what was carried out before ({error}); look at the disk"
@@ -188,9 +197,6 @@ class Executor:
             commands_of(self._plate, proposal.writes), commands_of(self._plate, proposal.rollback),
             stage_begun_s=begun_s, number=None,
         )  # fmt: skip
-        if found.policy is not None:
-            now.memory = found.policy.start(1)
-            now.leash = Leash(found.policy.act, "approved policy")
         try:
             self._burnt.burn(proposal.hash, approval.nonce)
         except FileExistsError:
@@ -202,7 +208,12 @@ class Executor:
                 f"proposal {id}: that it is used up cannot be put on disk ({error}); nothing is sent"
             ) from error
         self._now = now
-        self._say(now, "rolling out", f"stage 1 of {len(proposal.stages)}: {', '.join(proposal.stages[0].agents)}")
+        if found.policy is None:
+            self._say(now, "rolling out", _first_stage(now))
+        else:
+            folder = Path(proposal.policy.path) if self._policy_process and proposal.policy is not None else None
+            now.policy, now.starts = CarriedPolicy(found.policy, folder, POLICY_PU * self._wall_period_s), True
+            self._say(now, "rolling out", "the approved policy starts")
         return Verdict(
             True,
             f"proposal {id} of {proposal.by}, approved by {approval.by}, begins with {', '.join(now.agents)}",
@@ -234,6 +245,27 @@ class Executor:
         return Verdict(
             True, f"proposal {order.proposal}: {now.status}: {now.why}", {"proposal": now.cleared.proposal.hash}
         )
+
+    def _has_started(self, now: _RollOut, seen: Circumstances) -> bool:
+        """Whether the policy can be asked; if so, the roll-out begins now."""
+        assert now.policy is not None  # nothing else starts
+        if now.status != "rolling out" or now.policy.fault:
+            self._say(now, "rolled back", now.policy.fault or f"{now.why}; nothing was sent yet")
+            self._close(now)
+            return False
+        if not now.policy.is_ready:
+            return False
+        try:
+            now.memory = now.policy.start()
+        except TwinloopError as error:  # its process ended as soon as it ran
+            self._say(now, "rolled back", f"{error}; nothing was sent yet")
+            self._close(now)
+            return False
+        now.starts = False
+        now.begun_s = now.stage_begun_s = seen.now_s
+        now.measuring = Measuring(now.cleared.proposal, now.cleared.recheck, self._plate, seen.now_s)
+        self._say(now, "rolling out", _first_stage(now))
+        return True
 
     def _go_on(self, now: _RollOut, seen: Circumstances) -> None:
         """What this period changes."""
@@ -322,7 +354,7 @@ class Executor:
         """Commands ``[N, A]`` a group, of all assets."""
         if now.status == "rolling back":
             return now.rollback
-        if now.cleared.policy is None or now.leash is None or now.memory is None:
+        if now.policy is None or now.memory is None:
             return now.writes
         observation = Observation(
             measured={n: v[None].copy() for n, v in seen.values.items()},
@@ -330,20 +362,15 @@ class Executor:
             present={n: t[None].copy() for n, t in seen.trusted.items()},
             dt_s=self._plate.period_s,
         )
-        answer = now.leash.ask(POLICY_PU * self._wall_period_s, observation, now.memory)
-        error = answer.error
-        if answer.outcome is Outcome.ANSWERED and answer.value is not None:
-            try:
-                commands, memory = answer.value
-                now.last = {
-                    g.name: _one_row(commands[g.name], g.n_assets, len(g.commanded)) for g in self._plate.groups
-                }
-                now.memory, now.failed_turns = memory, 0
-                return now.last
-            except (TypeError, ValueError, KeyError) as wrong:
-                error = f"{type(wrong).__name__}: {wrong}"
+        try:
+            commands, memory = now.policy.ask(observation, now.memory)
+            now.last = {g.name: _one_row(commands[g.name], g.n_assets, len(g.commanded)) for g in self._plate.groups}
+            now.memory, now.failed_turns = memory, 0
+            return now.last
+        except (TypeError, ValueError, KeyError) as wrong:
+            error = str(wrong) or type(wrong).__name__
         now.failed_turns += 1
-        _LOG.warning("proposal %s: its policy %s: %s", now.cleared.proposal.id, answer.outcome, error)
+        _LOG.warning("proposal %s: its policy: %s", now.cleared.proposal.id, error)
         if now.failed_turns >= MOST_FAILED_TURNS:
             self._roll_back(now, seen.now_s, f"its policy failed {now.failed_turns} turns in a row: {error}")
             return now.rollback
@@ -373,8 +400,8 @@ class Executor:
         self._say(now, "rolling back", why)
 
     def _close(self, now: _RollOut) -> None:
-        if now.leash is not None:
-            now.leash.close()
+        if now.policy is not None:
+            now.policy.close()
 
     def _say(self, now: _RollOut, status: Status, why: str) -> None:
         """Change the status, for people, the journal and the pages."""
@@ -387,13 +414,19 @@ class Executor:
             stage=now.stage + 1, n_stages=len(proposal.stages), agents=now.agents, begun_utc_s=now.begun_utc_s,
             changed_utc_s=self._clock_s(), effects=tuple(now.effects),
         )  # fmt: skip
-        self._told[proposal.id] = told.model_dump(mode="json")
+        pid = None if now.policy is None else now.policy.pid
+        self._told[proposal.id] = {**told.model_dump(mode="json"), **({} if pid is None else {"policy_pid": pid})}
         self._rows.append({"id": proposal.id, **self._told[proposal.id]})
         _LOG.warning("proposal %s: %s: %s", proposal.id, status, why)
         try:
             ProposalFolder(self._station, proposal.id).write_execution(told)
         except (OSError, TwinloopError) as error:
             _LOG.error("proposal %s: its execution.json cannot be written: %s", proposal.id, error)
+
+
+def _first_stage(now: _RollOut) -> str:
+    stages = now.cleared.proposal.stages
+    return f"stage 1 of {len(stages)}: {', '.join(stages[0].agents)}"
 
 
 def _one_row(commands: Any, n_assets: int, n_commands: int) -> Floats:

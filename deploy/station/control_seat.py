@@ -70,7 +70,7 @@ def _executor(station: StationFolder, declaration: Declaration, wall_period_s: f
         return EmptySeat()
     from ..proposals.executor import Executor as ProposalExecutor
 
-    executor = ProposalExecutor(station, declaration, wall_period_s=wall_period_s)
+    executor = ProposalExecutor(station, declaration, wall_period_s=wall_period_s, policy_process=True)
     executor.start()
     return executor
 
