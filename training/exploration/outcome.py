@@ -176,7 +176,7 @@ def _notes(config: ExploreConfiguration, found: Found, verified: Sequence[Verifi
     better = ", ".join(f"{name} {o.better}" for name, o in config.objectives.items())
     notes = [
         f"Better is: {better}. The front first, along {found.objectives[0]}.",
-        f"Last round: {last.periods} periods after {last.warm_up_periods}, {last.seeds} seed(s) that no round before "
+        f"Last round: {last.periods} period(s) after {last.warm_up_periods}, {last.seeds} seed(s) that no round before "
         "it had, the same for all; 95 % intervals, Student's over seeds; over today: paired by seed.",
         f"{found.rows:,} runs, {found.n_refused:,} prototypes refused by limits or the site, {found.cpu_s:.0f} CPU s.",
     ]
