@@ -29,11 +29,14 @@ with capacities N that is blocked after service is one with N + 2 that is blocke
 
 @dataclass(frozen=True)
 class Measured:
-    """What the record says; absent where there is none. ``shifts`` are changes of machines, oldest first; ``windows``
-    ``[M]``, slots that each may stop for free now; ``made`` parts a slot, and its standard error."""
+    """What the record says; absent where there is none. ``recent``: since the last change of any machine; ``begin``:
+    periods of the history before it. ``shifts`` are changes of machines, oldest first; ``windows`` ``[M]``, slots that
+    each may stop for free now; ``made`` parts a slot since the last change, and its standard error; ``resting_pu``, the
+    share of machine-periods that count for nothing."""
 
     record: LineRecord
     recent: LineRecord
+    begin: int
     figures: KeyFigures
     shifts: tuple[Shift, ...]
     windows: Floats | None
@@ -76,11 +79,14 @@ def find(
         raise ConfigurationError("line: kind 'random' is many lines, and a diagnosis is of one: give kind 'fixed'")
     plan = plan_of(config)
     record = None if history is None else record_of(config, history, counting)
+    begin = 0
     if record is not None and settings.window_periods is not None:
-        record = record.between(-settings.window_periods)
-    estimates, shifts, since = as_configured(config), list[Shift](), (0,) * len(plan.names)
+        begin = max(0, record.n_periods - settings.window_periods)
+        record = record.between(begin)
+    estimates, shifts = as_configured(config), list[Shift]()
+    since = np.zeros((3, len(plan.names)), dtype=np.int64)
     if record is not None:
-        shifts, since = shifts_of(record.trials + record.down, record.made, settings.alarm_nats)
+        shifts, since = shifts_of(record, settings.alarm_nats)
         estimates = estimate(config, record, since)
     after = settings.blocking == "after" or (settings.blocking == "auto" and record is not None)
     model = Model(config, estimates, EXTRA_ROOM if after else 0, config.looks_through and not after)
@@ -91,12 +97,12 @@ def find(
     if record is None:
         blocked, starved = _simulated(model, settings)
     else:
-        recent = record.between(min(max(since), record.n_periods - 1))
+        recent = record.between(min(int(since.max()), record.n_periods - 1))
         efficiency = estimates.efficiency()[0]
         scale = efficiency if counting == "clock" else np.ones_like(efficiency)  # as Li & Meerkov count
         time = np.maximum(record.slots * recent.valid.sum(0), 1.0)
         blocked, starved = recent.blocked.sum(0) / time * scale, recent.starved.sum(0) / time * scale
-        measured = _measured(plan, record, recent, efficiency, shifts, first)
+        measured = _measured(plan, record, recent, efficiency, shifts, first, begin)
     return LineFindings(
         config, plan, settings, model, estimates, found, chances, blocked, starved,
         arrows(blocked, starved, plan.producer, plan.consumer), stop_losses(model, settings), measured,
@@ -114,7 +120,13 @@ def _simulated(model: Model, settings: LineDiagnosisSettings) -> tuple[Floats, F
 
 
 def _measured(
-    plan: Plan, record: LineRecord, recent: LineRecord, efficiency: Floats, shifts: list[Shift], bottleneck: int
+    plan: Plan,
+    record: LineRecord,
+    recent: LineRecord,
+    efficiency: Floats,
+    shifts: list[Shift],
+    bottleneck: int,
+    begin: int,
 ) -> Measured:
     sinks = [i for i in range(len(plan.names)) if i not in plan.producer]
     whole = recent.valid[:, sinks].all(1)
@@ -122,10 +134,11 @@ def _measured(
     rate = float(made.mean()) if len(made) else float("nan")
     windows, stops = None, list[Stop]()
     if plan.is_serial and rate > 0:
-        windows = opportunity_windows(record.before[-1], record.room[-1], bottleneck, rate)
+        last = int(np.flatnonzero(record.valid.all(1))[-1]) if record.valid.all(1).any() else -1
+        windows = opportunity_windows(record.before[last], record.room[last], bottleneck, rate)
         stops = stops_of(record, bottleneck, rate)
     return Measured(
-        record, recent, key_figures(recent, efficiency), tuple(shifts), windows, tuple(stops), rate,
+        record, recent, begin, key_figures(recent, efficiency), tuple(shifts), windows, tuple(stops), rate,
         _batch_error(made), float(1.0 - record.valid.mean()),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ failures come with slots of work and repairs with slots down (Gamma with Jeffrey
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from ..line_plan import plan_of
 from .record import LineRecord
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 _LEAST = 1e-3
 
 
@@ -41,15 +43,18 @@ class Machines:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Counts ``[M]`` since each machine's last change: ``trials`` and ``made``; ``stops``, slots ``down``, slots of
-    ``work``. No counts at all: the machines are as configured, ``nominal``."""
+    """Counts ``[M]``, each since its last change: ``trials`` and ``made``; ``stops`` in slots of ``work``; ``repairs``
+    in slots ``down``. ``breaks`` ``[M]``: whether it was ever seen to stop. No trials: it is as configured,
+    ``nominal``."""
 
     nominal: Machines
     trials: Floats
     made: Floats
+    work: Floats
     stops: Floats
     down: Floats
-    work: Floats
+    repairs: Floats
+    breaks: Bools
 
     @property
     def measured(self) -> bool:
@@ -64,19 +69,17 @@ class Estimates:
         return np.where(seen, mean, nominal), np.where(seen, np.sqrt(mean * (1 - mean) / (n + 1)), 0.0)
 
     def draws(self, n: int, rng: np.random.Generator) -> Machines:
-        """``n`` draws of the machines; a machine that was never seen to stop never does, if it is not said to."""
+        """``n`` draws of the machines. Failures and repairs of one that was never seen to stop are as configured."""
         a, b = self._beta()
         shape = (n, len(self.trials))
         seen = self.trials > 0
         efficiency = np.where(seen, rng.beta(a, b, shape), self.nominal.efficiency)
-        stops = seen & (self.stops > 0)
         fails = rng.gamma(self.stops + 0.5, 1.0 / np.maximum(self.work, 1.0), shape)
-        repairs = rng.gamma(self.stops + 0.5, 1.0 / np.maximum(self.down, 1.0), shape)
-        # a machine that may fail and was not seen to: its failures are as configured, its record too short to tell
+        repairs = rng.gamma(self.repairs + 0.5, 1.0 / np.maximum(self.down, 1.0), shape)
         return Machines(
             np.clip(efficiency, _LEAST, 1.0),
-            np.where(stops, np.clip(fails, 0.0, 0.9), self.nominal.fails),
-            np.where(stops, np.clip(repairs, _LEAST, 1.0), self.nominal.repairs),
+            np.where(self.breaks, np.clip(fails, 0.0, 0.9), self.nominal.fails),
+            np.where(self.breaks, np.clip(repairs, _LEAST, 1.0), self.nominal.repairs),
         )
 
     def _beta(self) -> tuple[Floats, Floats]:
@@ -103,17 +106,18 @@ def nominal_machines(config: LineConfig) -> Machines:
 def as_configured(config: LineConfig) -> Estimates:
     """No telemetry."""
     nominal = nominal_machines(config)
-    return Estimates(nominal, *(np.zeros(nominal.efficiency.shape[1]) for _ in range(5)))
+    none = np.zeros(nominal.efficiency.shape[1])
+    return Estimates(nominal, none, none, none, none, none, none, none > 0)
 
 
-def estimate(config: LineConfig, record: LineRecord, since: tuple[int, ...]) -> Estimates:
-    """From a record, of each machine the periods from ``since`` on."""
-    kept = np.arange(record.n_periods)[:, None] >= np.array(since)
+def estimate(config: LineConfig, record: LineRecord, since: NDArray[np.int64]) -> Estimates:
+    """From a record; ``since`` ``[3, M]``, the periods from which on efficiency, failures and repairs count."""
+    period = np.arange(record.n_periods)[:, None]
 
-    def total(values: Floats) -> Floats:
-        return np.asarray((values * kept).sum(0), dtype=np.float64)
+    def total(values: NDArray[Any], k: int) -> Floats:
+        return np.asarray((values * (period >= since[k])).sum(0), dtype=np.float64)
 
     return Estimates(
-        nominal_machines(config), total(record.trials), total(record.made), total(record.stopped.astype(np.float64)),
-        total(record.down), total(record.trials),
+        nominal_machines(config), total(record.trials, 0), total(record.made, 0), total(record.trials, 1),
+        total(record.stopped, 1), total(record.down, 2), total(record.repaired, 2), np.asarray(record.stopped.any(0)),
     )  # fmt: skip

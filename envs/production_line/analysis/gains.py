@@ -20,7 +20,7 @@ from .sensitivity import Effects, effects_of_replicas
 from .settings import LineDiagnosisSettings
 
 Floats = NDArray[np.float64]
-MOST_CHAIN_STATES = 2500
+MOST_CHAIN_STATES = 1300
 _STEP_PU = 0.02
 
 
@@ -52,21 +52,34 @@ class Model:
     def chain_fits(self) -> bool:
         """Whether the exact chain has this line: a row of machines that do not stop, with few states."""
         assert isinstance(self.config.line, FixedLine)  # checked by whoever made the model
-        never = not (self.estimates.nominal.fails > 0).any() and not (self.estimates.stops > 0).any()
+        never = not (self.estimates.nominal.fails > 0).any() and not self.estimates.breaks.any()
         return never and plan_of(self.config).is_serial and n_states(self.capacities) <= MOST_CHAIN_STATES
 
 
-def gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
-    """By the chain where it fits, else by replicas; raises :class:`ConfigurationError` where it is asked for and does
-    not."""
+def by_chain(model: Model, settings: LineDiagnosisSettings) -> bool:
+    """Whether the chain is used; raises :class:`ConfigurationError` where it is asked for and does not fit."""
     if settings.method == "chain" and not model.chain_fits():
         raise ConfigurationError(
             f"method: chain: is for rows of Bernoulli machines with at most {MOST_CHAIN_STATES} states, here "
             f"{n_states(model.capacities)}, and machines that stop are none; give method: replicas"
         )
-    if settings.method != "replicas" and model.chain_fits():
-        return chain_gains(model, settings)
-    return replica_gains(model, settings)
+    return settings.method != "replicas" and model.chain_fits()
+
+
+def sensitivities(model: Model, settings: LineDiagnosisSettings) -> Effects:
+    """By each machine's rate, ``[M]``, alone: who is the bottleneck."""
+    if not by_chain(model, settings):
+        return replica_gains(model, settings).by_rate
+    efficiency, spread = model.estimates.efficiency()
+    chain = RowChain.of(model.capacities, model.looks_through)
+    slope = chain.solve(efficiency)[1]
+    curvature = chain.curvature(efficiency) if spread.any() else np.zeros((len(slope), len(slope)))
+    return Effects(slope, curvature @ np.diag(spread**2) @ curvature.T)
+
+
+def gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
+    """By the chain where it fits, else by replicas."""
+    return chain_gains(model, settings) if by_chain(model, settings) else replica_gains(model, settings)
 
 
 def chain_gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
@@ -76,7 +89,6 @@ def chain_gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
     chain = RowChain.of(model.capacities, model.looks_through)
     production, slope = chain.solve(efficiency)
     variance = np.diag(spread**2)
-    curvature = chain.curvature(efficiency) if spread.any() else np.zeros((len(names), len(names)))
     titles, means, slopes = [], [], []
     for i, name in enumerate(names):
         better = efficiency.copy()
@@ -96,8 +108,7 @@ def chain_gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
     rows = np.array(slopes)
     return Gains(
         "chain", Effects(np.array([production]), np.atleast_2d(slope @ variance @ slope)),
-        Effects(slope, curvature @ variance @ curvature.T), tuple(titles),
-        Effects(np.array(means), rows @ variance @ rows.T),
+        sensitivities(model, settings), tuple(titles), Effects(np.array(means), rows @ variance @ rows.T),
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class LineRecord:
     or a machine that was off, in stand-by or warming up. Levels are those at a period's end.
 
     ``trials``: cycles that it had time for while up; ``made``: those of them in which it processed; ``parts``: done;
-    ``down``; ``stopped``: whether it went down.
+    ``down``; ``stopped``, ``repaired``: whether it went down, and came up again.
     """
 
     slots: int
@@ -46,6 +46,7 @@ class LineRecord:
     starved: Floats
     down: Floats
     stopped: Bools
+    repaired: Bools
     before: Floats
     room: Floats
     power_kw: Floats
@@ -91,5 +92,7 @@ def record_of(config: LineConfig, history: History, counting: Counting) -> LineR
     was_down = np.vstack((np.zeros_like(is_down[:1]), is_down[:-1]))
     return LineRecord(
         int(slots), counting, group.assets, valid, trials, made, parts, blocked, starved, down,
-        (down > 0) & ~was_down & valid, read["parts_before"], read["room_behind"], read["power_kw"] * valid,
+        (down > 0) & ~was_down & valid,
+        ((down > 0) | was_down) & ~is_down & valid, read["parts_before"],
+        read["room_behind"], read["power_kw"] * valid,
     )  # fmt: skip

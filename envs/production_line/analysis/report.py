@@ -64,7 +64,7 @@ class LineDiagnosis:
                     f"{f.measured.resting_pu:.0%} of machine-periods are left out: off, stand-by, warming up, or a bad "
                     "reading. Blocked and starved shares are those under the commands of the run."
                 )
-            if f.estimates.stops.any():
+            if f.estimates.breaks.any():
                 found.append("A stop is counted once a period; services count as stops.")
         if not f.plan.is_serial:
             found.append(
@@ -110,12 +110,12 @@ class LineDiagnosis:
                 "production_parts_per_slot": m.made,
                 "production_standard_error": m.made_error,
                 "shifts": [
-                    {"machine": names[s.machine], "after_slot": s.period * m.record.slots,
-                     "seen_slot": s.seen * m.record.slots, "before_pu": s.before, "after_pu": s.after}
+                    {"machine": names[s.machine], "what": s.what, "after_slot": self._slot(s.period),
+                     "seen_slot": self._slot(s.seen), "before_pu": s.before, "after_pu": s.after}
                     for s in m.shifts
                 ],
                 "stops": [
-                    {"machine": names[s.machine], "after_slot": s.period * m.record.slots, "lasted_slots": s.lasted,
+                    {"machine": names[s.machine], "after_slot": self._slot(s.period), "lasted_slots": s.lasted,
                      "window_slots": s.window, "lost_parts": s.lost} for s in m.stops
                 ],
                 "iso_22400": {
@@ -158,8 +158,8 @@ class LineDiagnosis:
     def _since(self) -> list[str]:
         m, names = self.found.measured, self.found.plan.names
         return [] if m is None else [
-            f"{names[s.machine]} changed after slot {s.period * m.record.slots:,}: efficiency {s.before:.3f} to "
-            f"{s.after:.3f}, seen {(s.seen - s.period) * m.record.slots} slots later" for s in m.shifts[-5:]
+            f"{names[s.machine]} changed after slot {self._slot(s.period):,}: {s.what} {s.before:.3f} to "
+            f"{s.after:.3f} a slot, seen {(s.seen - s.period) * m.record.slots} slots later" for s in m.shifts[-5:]
         ]  # fmt: skip
 
     def _pays(self) -> str:
@@ -192,8 +192,18 @@ class LineDiagnosis:
         f = self.found
         if f.measured is None:
             return []
-        model, made = f.gains.production.mean[0], f.measured.made
-        return [f"check: the model makes {model:.4f} parts a slot, {made:.4f} were measured ({model / made - 1:+.1%})"]
+        model, made, error = f.gains.production.mean[0], f.measured.made, f.measured.made_error
+        told = f"check: the model makes {model:.4f} parts a slot, {made:.4f} were measured ({model / made - 1:+.1%})"
+        if math.isnan(error):
+            return [f"{told}; the record is too short to say whether by chance"]
+        width = math.hypot(f.gains.production.half_width[0], 1.96 * error)
+        far = abs(model - made) > 1.5 * width  # about 3 standard errors
+        return [f"{told}, {'more than chance explains: the model lacks something' if far else 'within chance'}"]
+
+    def _slot(self, period: int) -> int:
+        """Of the history, where a period of the record begins."""
+        m = self.found.measured
+        return 0 if m is None else (m.begin + period) * m.record.slots
 
     def _machines(self) -> Sheet:
         f = self.found
@@ -248,7 +258,7 @@ class LineDiagnosis:
         m, names = self.found.measured, self.found.plan.names
         assert m is not None  # its caller has looked
         rows = tuple(
-            (names[s.machine], f"{s.period * m.record.slots:,}", f"{s.lasted:.1f}", f"{s.window:.1f}", f"{s.lost:.1f}")
+            (names[s.machine], f"{self._slot(s.period):,}", f"{s.lasted:.1f}", f"{s.window:.1f}", f"{s.lost:.1f}")
             for s in m.stops[:_MOST_STOPS]
         )
         title = f"dearest of {len(m.stops)} stops"

@@ -23,7 +23,7 @@ class LineDiagnosisSettings(Strict):
     window_periods: PositiveInt | None = Field(None, description="use the last ones only; None: all since a change")
     change_pu: PositiveFloat = Field(0.05, le=0.5, description="how much faster, or rarer and shorter stops, to try")
     stop_slots: PositiveInt = Field(30, description="length of the stop that is tried on each machine")
-    replicas: PositiveInt = Field(64, ge=16, description="of each variant of the line")
-    slots: PositiveInt = Field(1600, ge=160, description="that a replica runs, after warming up")
-    alarm_nats: PositiveFloat = Field(9.0, description="log-likelihood by which a change must be better than none")
+    replicas: PositiveInt = Field(128, ge=16, description="of each variant of the line")
+    slots: PositiveInt = Field(2400, ge=100, description="that a replica runs, after warming up")
+    alarm_nats: PositiveFloat = Field(12.0, description="log-likelihood by which a change must be better than none")
     seed: NonNegativeInt = 0

@@ -1,20 +1,24 @@
 """When did a machine change? A generalised likelihood ratio over all moments at which it might have.
 
-For each machine, each period's cycles that had the chance to make a part and those that did are kept since its last
-change. At every period, for each moment in between, the likelihood of two efficiencies, one before and one after, is
-held against that of one; where two are better by ``alarm_nats``, the machine has changed, and what was before the best
-moment is forgotten (Siegmund & Venkatraman 1995, Annals of Statistics 23(1); the CUSUM whose new level is not known).
-So the window on each machine slides by itself: long while nothing changes, short right after a change.
+Each machine has three chances: of a cycle to make a part, of a slot of work to end in a stop, of a slot down to end in
+a repair. For each, trials and successes are kept since its last change. Every few trials, for each moment in between,
+the likelihood of two chances, one before and one after, is held against that of one; where two are better by
+``alarm_nats``, it has changed, and what was before the best moment is forgotten (Siegmund & Venkatraman 1995, Annals of
+Statistics 23(1); the CUSUM whose new level is not known). So the window on each slides by itself: long while nothing
+changes, short right after a change.
 
-Failures come in clusters; where cycles vary more than independent ones do, the ratio is divided by how much more.
+Where trials vary more than independent ones do, the ratio is divided by how much more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .record import LineRecord
 
 Floats = NDArray[np.float64]
 LEAST_TRIALS = 15.0
@@ -26,17 +30,18 @@ _LEAST_BLOCKS_TO_SPREAD = 30
 
 @dataclass(frozen=True)
 class Shift:
-    """``machine`` changed its efficiency after ``period``; seen at ``seen``, in periods from the beginning."""
+    """A ``machine``'s chance changed after ``period``; seen at ``seen``, in periods from the beginning."""
 
     machine: int
+    what: Literal["efficiency", "failures", "repairs"]
     period: int
     seen: int
     before: float
     after: float
 
 
-class _Machine:
-    """Cumulative counts of one machine since its last change, in blocks of periods."""
+class _Chance:
+    """Cumulative counts of one chance since its last change, in blocks of periods."""
 
     def __init__(self, start: int) -> None:
         self.ends, self.trials, self.made = [start], [0.0], [0.0]
@@ -61,6 +66,8 @@ class _Machine:
 
     def split(self, alarm_nats: float) -> tuple[int, float, float] | None:
         """Index of the block after which it changed, efficiency before and after; None where it did not."""
+        if not self.made[-1]:
+            return None
         n, k = np.array(self.trials), np.array(self.made)
         rest_n, rest_k = n[-1] - n, k[-1] - k
         fair = (n >= LEAST_TRIALS) & (rest_n >= LEAST_TRIALS)
@@ -90,48 +97,55 @@ class _Machine:
 
 
 class ShiftWatch:
-    """Watches ``n_machines``; give it every period's counts by :meth:`take`."""
+    """Watches ``n`` chances; give it every period's counts by :meth:`take`."""
 
-    def __init__(self, n_machines: int, alarm_nats: float) -> None:
+    def __init__(self, n: int, alarm_nats: float) -> None:
         self._alarm_nats = alarm_nats
-        self._machines = [_Machine(0) for _ in range(n_machines)]
+        self._chances = [_Chance(0) for _ in range(n)]
         self._period = 0
 
     @property
     def since(self) -> tuple[int, ...]:
-        """Of each machine, the period from which on it has been as it is."""
-        return tuple(m.ends[0] for m in self._machines)
+        """Of each chance, the period from which on it has been as it is."""
+        return tuple(c.ends[0] for c in self._chances)
 
     def counts(self) -> tuple[Floats, Floats]:
-        """Cycles ``[M]`` that had the chance, and those that made a part, since each machine's last change."""
-        return np.array([m.trials[-1] for m in self._machines]), np.array([m.made[-1] for m in self._machines])
+        """Trials and successes, ``[n]``, since each chance's last change."""
+        return np.array([c.trials[-1] for c in self._chances]), np.array([c.made[-1] for c in self._chances])
 
-    def take(self, trials: Floats, made: Floats) -> list[Shift]:
-        """One period's counts ``[M]``; returns what has changed."""
+    def take(self, trials: Floats, made: Floats) -> list[tuple[int, int, float, float]]:
+        """One period's counts ``[n]``; returns what has changed: which, after which period, from and to what."""
         self._period += 1
         found = []
-        for i, machine in enumerate(self._machines):
-            ends = machine.add(self._period, float(trials[i]), float(made[i]))
-            split = machine.split(self._alarm_nats) if ends else None
+        for i, chance in enumerate(self._chances):
+            ends = chance.add(self._period, float(trials[i]), float(made[i]))
+            split = chance.split(self._alarm_nats) if ends else None
             if split is not None:
                 at, before, after = split
-                found.append(Shift(i, machine.ends[at], self._period, before, after))
-                self._machines[i] = _rest(machine, at)
+                found.append((i, chance.ends[at], before, after))
+                self._chances[i] = _rest(chance, at)
         return found
 
 
-def shifts_of(trials: Floats, made: Floats, alarm_nats: float) -> tuple[list[Shift], tuple[int, ...]]:
-    """All changes in a record ``[T, M]``, and the period from which on each machine has been as it is."""
-    watch = ShiftWatch(trials.shape[1], alarm_nats)
-    found = [s for n, k in zip(trials, made, strict=True) for s in watch.take(n, k)]
-    return found, watch.since
+def shifts_of(record: LineRecord, alarm_nats: float) -> tuple[list[Shift], NDArray[np.int64]]:
+    """All changes in a record, and the period ``[3, M]`` from which on each machine's efficiency, failures and repairs
+    have been as they are."""
+    n = len(record.names)
+    what: tuple[Literal["efficiency", "failures", "repairs"], ...] = ("efficiency", "failures", "repairs")
+    trials = np.hstack((record.trials, record.trials, record.down))
+    made = np.hstack((record.made, record.stopped, record.repaired))
+    watch, found = ShiftWatch(3 * n, alarm_nats), []
+    for seen, (all_of, some) in enumerate(zip(trials, made, strict=True), 1):
+        for i, period, before, after in watch.take(all_of, some):
+            found.append(Shift(i % n, what[i // n], period, seen, before, after))
+    return found, np.array(watch.since, dtype=np.int64).reshape(3, n)
 
 
-def _rest(machine: _Machine, at: int) -> _Machine:
-    rest = _Machine(machine.ends[at])
-    rest.ends = machine.ends[at:]
-    rest.trials = [n - machine.trials[at] for n in machine.trials[at:]]
-    rest.made = [k - machine.made[at] for k in machine.made[at:]]
+def _rest(chance: _Chance, at: int) -> _Chance:
+    rest = _Chance(chance.ends[at])
+    rest.ends = chance.ends[at:]
+    rest.trials = [n - chance.trials[at] for n in chance.trials[at:]]
+    rest.made = [k - chance.made[at] for k in chance.made[at:]]
     return rest
 
 
