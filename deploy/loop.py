@@ -231,9 +231,10 @@ class Loop:
             return f"{type(error).__name__}: {error}"
         if not isinstance(found, Orders):
             return found if isinstance(found, str) else f"{type(found).__name__} instead of orders"
+        heeded: Orders = found
         if self._unheeded is not None:
-            found, self._unheeded = heeding(self._unheeded, found)
-        return found
+            heeded, self._unheeded = heeding(self._unheeded, heeded)
+        return heeded
 
     def _belate(self) -> None:
         """Rows of the desk's for the journal, before the next decision's."""

@@ -118,8 +118,9 @@ def _wake(control: dict[str, Any]) -> str:
 def _seen(station: StationFolder, control: dict[str, Any], since_utc_s: float) -> str:
     """In words, who carries the stop out; empty while nobody is seen to."""
     watchdog = _read(station.watchdog) or {}
-    told_s = _number(watchdog.get("utc_s"))
-    if watchdog.get("state") == "safe" and told_s >= _number(control.get("started_utc_s")):
+    # The clock may have been set back since an earlier run's watchdog told that; its number says whose it was.
+    is_ours = watchdog.get("pid") is not None and watchdog.get("pid") == control.get("watchdog_pid")
+    if watchdog.get("state") == "safe" and is_ours:
         return f"the watchdog has taken the plant to its safe state ({watchdog.get('why', '')})"
     state = _read(station.state)
     pid = control.get("pid")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tests.deploy.presses import FULL, Presses, served, until
 
 from twinloop.__main__ import main
 from twinloop.deploy.commands import stop as command
-from twinloop.deploy.held_stop import HeldStop
+from twinloop.deploy.held_stop import BLIND_S, HeldStop
 from twinloop.deploy.journal import read, verify
 from twinloop.deploy.station.folder import StationFolder, read_whole, write_whole
 
@@ -216,6 +217,18 @@ def test_an_old_state_that_shows_a_stop_is_not_taken_for_this_one(
     assert "NOT SEEN" in capsys.readouterr().out
 
 
+def test_what_an_earlier_run_s_watchdog_did_is_not_taken_for_this_stop_though_the_clock_was_set_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    station = StationFolder(tmp_path / "north")
+    station.make()
+    told = {"pid": os.getppid(), "watchdog_pid": None, "period_s": 0.1, "started_utc_s": time.time()}
+    write_whole(station.control, told)
+    write_whole(station.watchdog, {"pid": 4711, "state": "safe", "utc_s": time.time() + 3600.0, "why": "no heartbeat"})
+    assert main(["stop", "--station", str(station.path)]) == 1
+    assert "NOT SEEN" in capsys.readouterr().out
+
+
 def test_a_station_that_never_ran_starts_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     station = StationFolder(tmp_path / "north")
     station.make()
@@ -254,6 +267,29 @@ def test_a_stop_counts_as_ignored_a_period_and_a_half_after_it_was_seen(tmp_path
     assert not held.is_ignored(31.0)
     assert held.is_ignored(33.0)
     assert not held.end_control()
+
+
+class Hanging(type(Path())):  # type: ignore[misc]  # Path's own class depends on the system
+    """A path in a folder that hangs while ``goes_on`` is clear."""
+
+    goes_on = threading.Event()
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        self.goes_on.wait(60.0)
+        return os.stat(self, follow_symlinks=follow_symlinks)
+
+
+def test_a_folder_that_hangs_does_not_take_the_watchdog_along() -> None:
+    held = HeldStop(Hanging("/nowhere/STOP"), None, 1.0)
+    held.told(False)
+    begun_s = time.monotonic()
+    assert not held.is_ignored(0.0)
+    assert not held.is_ignored(0.9 * BLIND_S)  # what was last seen stands
+    assert not held.is_ignored(1.1 * BLIND_S)  # from here on it is a stop, which control does not carry out
+    assert held.is_ignored(1.1 * BLIND_S + 1.6)
+    assert time.monotonic() - begun_s < 30.0
+    Hanging.goes_on.set()
+    assert until(lambda: not held.is_ignored(1.1 * BLIND_S + 2.0), 10.0)
 
 
 @pytest.mark.parametrize(
