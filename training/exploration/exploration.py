@@ -93,11 +93,11 @@ class _Exploration:
         if not last:
             kept, own, today = self._only_round(values, losses)
             losses = self._objectives.losses(own.mean(1))
-        order = _ranked(losses)
+        order, leads = _ranked(losses), front(losses)
         return Found(
             self._evaluator.space.names,
             self._objectives.names,
-            tuple(self._candidate(kept[k], own[k], today, bool(front(losses)[k])) for k in order),
+            tuple(self._candidate(kept[k], own[k], today, bool(leads[k])) for k in order),
             dict(zip(self._evaluator.space.names, self._evaluator.configured.tolist(), strict=True)),
             tuple(interval(today[:, j]) for j in range(today.shape[1])),
             values,

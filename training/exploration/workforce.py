@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from typing import Any, Self
@@ -141,6 +142,7 @@ _OWN: list[Evaluator] = []
 def _start(config: ExploreConfiguration) -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who lets shares that run come to their end
     torch.set_num_threads(1)
     _OWN[:] = [Evaluator(config)]
 
