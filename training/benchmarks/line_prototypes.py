@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         "processes.",
         "CPU seconds of the whole: drawing, feasibility, running, sorting, starting of processes.",
     )
-    table = Table("A million prototypes of a line", ("figure", "value", "bar", "met"), rows, notes)
+    table = Table(f"{len(found.values):,} prototypes of a line", ("figure", "value", "bar", "met"), rows, notes)
     print_table(table)
     if arguments.out is not None:
         table.write(arguments.out, NAME, provenance((config.seed,)))
