@@ -22,6 +22,7 @@ from .settings import LineDiagnosisSettings
 Floats = NDArray[np.float64]
 MOST_CHAIN_STATES = 1300
 _STEP_PU = 0.02
+_LEAST_CHANGE = 0.002
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ def chain_gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
     variance = np.diag(spread**2)
     titles, means, slopes = [], [], []
     for i, name in enumerate(names):
+        higher = _higher(efficiency[i], change)
+        if higher < _LEAST_CHANGE:
+            continue
         better = efficiency.copy()
-        better[i] = min(1.0, better[i] * (1.0 + change))
+        better[i] *= 1.0 + higher
         more, by = chain.solve(better)
-        by = by.copy()
-        by[i] *= 1.0 + change if efficiency[i] * (1.0 + change) < 1.0 else 0.0
-        titles.append(_faster(name, change))
+        by[i] *= 1.0 + change if higher == change else 0.0  # at one part a slot it stays, whatever it is now
+        titles.append(_faster(name, higher))
         means.append(more - production)
         slopes.append(by - slope)
     for k in range(len(model.capacities)):
@@ -105,7 +108,7 @@ def chain_gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
         titles.append(_wider(k))
         means.append(more - production)
         slopes.append(by - slope)
-    rows = np.array(slopes)
+    rows = np.array(slopes).reshape(-1, len(names))
     return Gains(
         "chain", Effects(np.array([production]), np.atleast_2d(slope @ variance @ slope)),
         sensitivities(model, settings), tuple(titles), Effects(np.array(means), rows @ variance @ rows.T),
@@ -126,11 +129,13 @@ def replica_gains(model: Model, settings: LineDiagnosisSettings) -> Gains:
     for i in range(len(names)):
         variants += [Variant("efficiency", i, high[i]), Variant("efficiency", i, high[i] - 2 * _STEP_PU)]
     for i, name in enumerate(names):
-        variants.append(Variant("efficiency", i, 1.0 + change))
-        titles.append(_faster(name, change))
+        higher = _higher(machines.efficiency[:, i].mean(), change)
+        if higher >= _LEAST_CHANGE:
+            variants.append(Variant("efficiency", i, 1.0 + higher))
+            titles.append(_faster(name, higher))
         if stops[i]:
             variants += [Variant("fails", i, 1.0 - change), Variant("repairs", i, 1.0 / (1.0 - change))]
-            titles += [f"{name}: stops {change:.0%} rarer", f"{name}: stops {change:.0%} shorter"]
+            titles += [f"{name}: stops {100 * change:.3g} % rarer", f"{name}: stops {100 * change:.3g} % shorter"]
     for k in range(len(model.capacities)):
         variants.append(Variant("capacity", k, more=1))
         titles.append(_wider(k))
@@ -163,8 +168,13 @@ def _drawn(model: Model, settings: LineDiagnosisSettings) -> Machines:
     return model.estimates.draws(n_replicas, np.random.default_rng(settings.seed))
 
 
+def _higher(efficiency: float, change: float) -> float:
+    """How much higher a rate may be: a machine makes a part a slot at most."""
+    return min(change, 1.0 / float(efficiency) - 1.0)
+
+
 def _faster(name: str, change: float) -> str:
-    return f"{name}: {change:.0%} faster"
+    return f"{name}: rate {100 * change:.3g} % higher"
 
 
 def _wider(k: int) -> str:

@@ -50,7 +50,7 @@ class LineDiagnosis:
             f"From {what}, with every machine on at full speed. Sensitivities and gains: {how[f.gains.method]} (95 %). "
             "Losses of stops: replicas.",
             f"Rate: a machine's own, parts a slot of {f.config.slot_s:g} s; blocked and starved: shares of slots in "
-            "which it would have processed.",
+            "which it would have processed. A machine makes a part a slot at most; no higher rates are tried.",
         ]
         if f.model.extra_room:
             found.append(
@@ -164,6 +164,8 @@ class LineDiagnosis:
 
     def _pays(self) -> str:
         f = self.found
+        if not f.gains.titles:
+            return "pays most: nothing to try: no buffers, no stops, and machines that make a part every slot"
         best = int(f.gains.by_change.mean.argmax())
         gain, width = f.gains.by_change.mean[best], f.gains.by_change.half_width[best]
         if gain - width <= 0:

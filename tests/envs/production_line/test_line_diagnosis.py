@@ -109,7 +109,10 @@ def test_failures_and_repairs_are_estimated_from_stops() -> None:
     assert found.measured.stops[0].lost > 0
     bottleneck = [s for s in found.measured.stops if s.machine == 1]
     assert all(s.window == 0 for s in bottleneck)
-    assert any("stops" in title for title in found.gains.titles)
+    assert {t.partition(": ")[2] for t in found.gains.titles if t.startswith("M")} == {
+        "stops 5 % rarer",
+        "stops 5 % shorter",
+    }
 
 
 def test_a_plant_makes_what_the_chain_with_places_in_machines_makes() -> None:
@@ -204,7 +207,8 @@ def test_a_configuration_alone_is_diagnosed_and_drawn(tmp_path: Path) -> None:
     assert "measured" not in told
     assert found.headline[0].startswith("bottleneck: M3")
     assert (
-        max(told["changes_parts_per_slot"], key=lambda t: told["changes_parts_per_slot"][t]["mean"]) == "M3: 5% faster"
+        max(told["changes_parts_per_slot"], key=lambda t: told["changes_parts_per_slot"][t]["mean"])
+        == "M3: rate 5 % higher"
     )
     found.draw(tmp_path / "line.png")
     assert (tmp_path / "line.png").read_bytes().startswith(b"\x89PNG")
@@ -215,6 +219,16 @@ def test_a_line_that_branches_is_diagnosed_by_replicas() -> None:
     buffers = (Buffer(producer=1, consumer=3), Buffer(producer=2, consumer=3))
     found = find(LineConfig(line=FixedLine(machines=machines, capacities=(), buffers=buffers)), None, FEW)
     assert (found.gains.method, found.bottleneck, found.arrows.primary) == ("replicas", 1, 1)
+
+
+@pytest.mark.parametrize("efficiency", [0.8, 1.0])
+def test_a_single_machine_holds_its_line(efficiency: float) -> None:
+    for method in ("chain", "replicas"):
+        settings = LineDiagnosisSettings(method=method, replicas=16, slots=200)
+        found = SITE.diagnose(row((efficiency,), ()), None, settings)
+        assert found.headline[0].startswith("bottleneck: M1 (chance > 0.99)")
+        assert ("nothing to try" in found.headline[2]) == (efficiency == 1.0)
+        assert found.sheets
 
 
 def test_many_lines_at_once_are_refused() -> None:
