@@ -28,7 +28,8 @@ from .register_map import Entry, Header, MapSettings, RegisterMap, Status
 from .register_writes import CommandRegisters
 
 _logger = logging.getLogger(__name__)
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 120.0  # a start that fails tells at once; this is for a machine that is busy
+_END_TIMEOUT_S = 30.0
 
 
 class ModbusPlantServer:
@@ -85,7 +86,7 @@ class ModbusPlantServer:
             return
         if self._loop is not None and self._stopping is not None and thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
-        thread.join(_START_TIMEOUT_S)
+        thread.join(_END_TIMEOUT_S)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait while the server runs; True when it has ended, raising what ended it."""
@@ -102,7 +103,7 @@ class ModbusPlantServer:
         """One period of a plant without a speed; False when the plant failed in it."""
         if self._loop is None or self._wall_period_s > 0 or self._thread is None:
             raise PlantError(f"Modbus server {self.endpoint}: only a running server with speed None is stepped")
-        return asyncio.run_coroutine_threadsafe(self._advance(), self._loop).result(_START_TIMEOUT_S)
+        return asyncio.run_coroutine_threadsafe(self._advance(), self._loop).result(_END_TIMEOUT_S)
 
     def __enter__(self) -> ModbusPlantServer:
         self.start()

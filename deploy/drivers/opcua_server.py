@@ -48,7 +48,8 @@ _STATUS = {
     Quality.UNCERTAIN: ua.StatusCodes.Uncertain,
     Quality.BAD: ua.StatusCodes.Bad,
 }
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 120.0  # a start that fails tells at once; this is for a machine that is busy
+_END_TIMEOUT_S = 30.0
 _SITE_NODES = 16
 """Nodes beside the signals that one request may ask for: the site's own, and limits and clock of the server."""
 
@@ -116,7 +117,8 @@ class OpcUaPlantServer:
         self._thread.start()
         if not self._ready.wait(_START_TIMEOUT_S) or self._failure is not None:
             failure, self._thread = self._failure, None
-            raise PlantError(f"OPC UA server {self.endpoint}: could not start: {failure!r}") from failure
+            told = f"not ready within {_START_TIMEOUT_S:g} s" if failure is None else repr(failure)
+            raise PlantError(f"OPC UA server {self.endpoint}: could not start: {told}") from failure
 
     def stop(self) -> None:
         """Disconnect clients and free the port; does nothing when not started."""
@@ -125,7 +127,7 @@ class OpcUaPlantServer:
             return
         if self._loop is not None and self._stopping is not None and thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
-        thread.join(_START_TIMEOUT_S)
+        thread.join(_END_TIMEOUT_S)
         self._refused.close()
 
     def wait(self, timeout_s: float | None = None) -> bool:

@@ -61,7 +61,7 @@ def is_of(plant: OpcUaPlant, quality: Quality) -> bool:
 def seconds_until(plant: OpcUaPlant, quality: Quality, between_s: float) -> float:
     """How long the runtime's calls take to show it; they go on, as those of any runtime do."""
     start_s = time.monotonic()
-    while time.monotonic() - start_s < 30.0 and not is_of(plant, quality):
+    while time.monotonic() - start_s < 120.0 and not is_of(plant, quality):
         time.sleep(between_s)
     return time.monotonic() - start_s
 
@@ -80,7 +80,7 @@ def test_a_stopped_server_is_seen_within_three_periods_and_found_again_when_it_g
     with server_process("opc.tcp://127.0.0.1:0/rig", server) as (process, endpoint):
         plant = OpcUaPlant(endpoint, security=client)
         try:
-            assert seconds_until(plant, Quality.GOOD, 0.1) < 30.0
+            assert seconds_until(plant, Quality.GOOD, 0.1) < 120.0  # a busy machine takes its time to start a server
             plant.write(COMMANDS)
             plant.advance()
             os.kill(process.pid, signal.SIGSTOP)  # its socket stays open: nothing on the wire says so
@@ -100,7 +100,7 @@ def test_a_killed_server_is_seen_within_three_periods_and_found_again_when_it_is
     with server_process("opc.tcp://127.0.0.1:0/rig") as (process, endpoint):
         plant = OpcUaPlant(endpoint)
         try:
-            assert seconds_until(plant, Quality.GOOD, 0.1) < 30.0
+            assert seconds_until(plant, Quality.GOOD, 0.1) < 120.0  # a busy machine takes its time to start a server
             process.kill()
             assert seconds_until(plant, Quality.BAD, 0.02) < 3.0 * PERIOD_S
             with server_process(endpoint) as (_, again):
@@ -193,7 +193,7 @@ def test_a_subscription_hears_values_and_silence_and_goes_on_by_itself() -> None
     connector = OpcUaConnector(server.endpoint)
     heard: list[Readings | PlantError] = []
 
-    def has_heard(kind: type, within_s: float = 30.0) -> bool:
+    def has_heard(kind: type, within_s: float = 120.0) -> bool:
         heard.clear()
         give_up_s = time.monotonic() + within_s
         while not any(isinstance(told, kind) for told in heard) and time.monotonic() < give_up_s:
