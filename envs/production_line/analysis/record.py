@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 Counting = Literal["clock", "draws"]
 ON, DOWN, IN_SERVICE = 2, 3, 7
 """Mode and states as the nameplate describes them; their names in :mod:`..physics` would bring torch."""
-READ = ("state", "parts_before", "room_behind", "parts", "blocked_pu", "starved_pu", "down_pu", "power_kw")
+READ = ("state", "parts_before", "room_behind", "parts", "blocked_pu", "starved_pu", "down_pu")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class LineRecord:
     repaired: Bools
     before: Floats
     room: Floats
-    power_kw: Floats
 
     @property
     def n_periods(self) -> int:
@@ -94,5 +93,5 @@ def record_of(config: LineConfig, history: History, counting: Counting) -> LineR
         int(slots), counting, group.assets, valid, trials, made, parts, blocked, starved, down,
         (down > 0) & ~was_down & valid,
         ((down > 0) | was_down) & ~is_down & valid, read["parts_before"],
-        read["room_behind"], read["power_kw"] * valid,
+        read["room_behind"],
     )  # fmt: skip

@@ -75,7 +75,7 @@ def blank(n_periods: int, n: int, slots: int = 10) -> LineRecord:
     return LineRecord(
         slots, "clock", tuple(f"M{i + 1}" for i in range(n)), valid=full > 0, trials=full, made=full, parts=full.copy(),
         blocked=none(), starved=none(), down=none(), stopped=none() > 0, repaired=none() > 0,
-        before=none(), room=none(), power_kw=none(),
+        before=none(), room=none(),
     )  # fmt: skip
 
 
