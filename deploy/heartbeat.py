@@ -2,8 +2,8 @@
 
 Lines of JSON go both ways over two pipes. To the watchdog: ``{"beat": 7, "standby": {...}, "stopped": false}`` each
 period, another one at once when an emergency stop is carried out, and ``{"bye": true}`` at an orderly end. From it:
-``{"ready": ...}`` once, ``{"heard": 7}`` for each beat, and ``{"acting": ...}`` when it takes over. Numbers grow by one,
-so that a sender that is stuck and repeats itself is noticed on both sides.
+``{"ready": ...}`` once, ``{"heard": 7}`` for each beat, and ``{"acting": ...}`` when it takes over. Numbers grow by
+one, so that a sender that is stuck and repeats itself is noticed on both sides.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ def shipped(wheel: Path) -> set[str]:
 
 
 def files_of(folder: str) -> set[str]:
-    """Files of a folder of the tree, without caches."""
-    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    """Files of a folder of the tree, without caches and what npm fetched."""
+    passed_over = {"__pycache__", "node_modules"}
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and not passed_over & {*path.parts})
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 

@@ -184,8 +184,11 @@ class Link:
                 _logger.debug("the broker did not take the farewell")
         self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=_WITH_WILL) if leaves_will else None)
         self._down("closed")
-        if self._ended.wait(within_s):
-            self._client.loop_stop()
+        if self._ended.wait(within_s) and self._thread.ident is not None:
+            # It may be about to start paho's thread, which cannot be joined before.
+            self._thread.join(within_s)
+            if not self._thread.is_alive():
+                self._client.loop_stop()
 
     def _run(self) -> None:
         properties = _properties(PacketTypes.CONNECT)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tests.deploy.presses import served, until
@@ -43,6 +44,15 @@ def number(station: StationFolder, pid: int) -> int:
     return int(state["number"]) if told and state is not None else 0
 
 
+def settled(plant: Any) -> Any:
+    """What the plant obeys, when a write that was under way has arrived."""
+    while True:
+        before = plant.commands.copy()
+        time.sleep(1.0)
+        if np.array_equal(plant.commands, before):
+            return before
+
+
 def mode_order(station: StationFolder, mode: str) -> str:
     now_s = time.time()
     order = Order.model_validate(
@@ -65,7 +75,7 @@ def test_a_killed_control_goes_on_without_a_bump_and_stays_stopped_until_a_reset
             assert f"process {first.pid} controls it already" in second.stderr + second.stdout
             os.kill(first.pid, signal.SIGKILL)
             first.wait(30.0)
-        held = plant.commands.copy()
+        held = settled(plant)
         late = mode_order(station, "shadow")  # placed while nobody controls
         n_before = len(plant.history)
         with control(endpoint, station, "--mode", "approved") as second_control:
