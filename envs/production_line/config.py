@@ -14,6 +14,9 @@ from ..configuration import Strict
 
 Chance = Annotated[float, Field(gt=0, le=1)]
 Speed = Annotated[float, Field(gt=0, le=1)]
+Mode = Literal["off", "standby", "on"]
+MODES: tuple[Mode, ...] = ("off", "standby", "on")
+"""In the order of the signal ``mode``."""
 MOST_MACHINES = 60
 
 
@@ -182,6 +185,7 @@ class LineConfig(Strict):
     line: Annotated[FixedLine | RandomLine, Field(discriminator="kind")] = FixedLine()
     looks_through: bool = True
     speeds: tuple[Speed, ...] = Field((1.0,), description="what machines may be set to, shares of full speed")
+    modes: tuple[Mode, ...] = Field(MODES, description="what machines may be set to, on among them")
     slot_s: PositiveFloat = 60.0
     slots_per_period: PositiveInt = 1
     tariff: Tariff = Tariff()
@@ -192,6 +196,8 @@ class LineConfig(Strict):
     def _has_speeds(self) -> LineConfig:
         if not self.speeds or len(set(self.speeds)) != len(self.speeds):
             raise ValueError(f"speeds: {list(self.speeds)}; give at least one, each once")
+        if "on" not in self.modes or len(set(self.modes)) != len(self.modes):
+            raise ValueError(f"modes: {list(self.modes)}; name on, and off and standby where there are such, each once")
         return self
 
     @property

@@ -6,7 +6,7 @@ Tags follow the usual names of a machine's controller; ISO 22400-2 has the indic
 from __future__ import annotations
 
 from ..nameplate import Group, Nameplate, Signal
-from .config import FixedLine, LineConfig
+from .config import MODES, FixedLine, LineConfig
 from .line_plan import Plan, plan_of
 
 MACHINE, CREW = "machine", "crew"
@@ -63,8 +63,9 @@ def line_nameplate(config: LineConfig) -> Nameplate:
     """Machines with ``mode``, ``speed_pu`` and, where any of them wears, ``service``; then a dispatcher too."""
     plan = plan_of(config)
     levels = tuple(sorted(config.speeds))
+    modes = tuple(float(k) for k, mode in enumerate(MODES) if mode in config.modes)
     commands = [
-        Signal("mode", "1", 0.0, 2.0, "0 off, 1 stand-by, 2 on", "ModeSpt", neutral=2.0, levels=(0.0, 1.0, 2.0)),
+        Signal("mode", "1", 0.0, 2.0, "0 off, 1 stand-by, 2 on", "ModeSpt", neutral=2.0, levels=modes),
         Signal("speed_pu", "pu", 0.0, 1.0, "share of full speed", "SpeedSpt", neutral=levels[-1], levels=levels),
     ]
     groups = []
