@@ -1,0 +1,1 @@
+"""Arms that share a workspace: batched kinematics, distances, and what they reach for."""
