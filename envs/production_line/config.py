@@ -1,7 +1,8 @@
 """Configuration of the production line; loading it imports neither torch nor SimPy.
 
 Time goes in slots, as long as one machine's cycle at full speed. Chances are per slot, powers in kW. A machine's kind
-says how it varies: ``bernoulli`` draws anew each slot whether it processes; ``geometric`` goes down and up.
+says how it varies: ``bernoulli`` draws anew each slot whether it processes; ``geometric`` goes down and up;
+``exponential`` works, fails and is repaired in continuous time.
 """
 
 from __future__ import annotations
@@ -37,6 +38,21 @@ class GeometricMachine(Strict):
     failures: Literal["operation", "time"] = "operation"
 
 
+class ExponentialMachine(Strict):
+    """Works in continuous time: a part takes an exponential time, ``rate_per_slot`` parts a slot at full speed; fails
+    with ``fails_per_slot``, 0 never, and is repaired with ``repairs_per_slot``. ``failures``: while it works
+    (``operation``), or at any time that it is on (``time``). A slot is the mean cycle of a machine of rate 1."""
+
+    kind: Literal["exponential"] = "exponential"
+    rate_per_slot: Chance = 1.0
+    fails_per_slot: NonNegativeFloat = 0.0
+    repairs_per_slot: PositiveFloat = 0.1
+    failures: Literal["operation", "time"] = "operation"
+
+
+MachineModel = BernoulliMachine | GeometricMachine | ExponentialMachine
+
+
 class Power(Strict):
     """Power by state, kW. A machine that draws its working power takes ``idle_kw + linear_kw s + cubic_kw s^3`` at
     speed ``s``. ``draws``: in slots in which a part is ``produced``, or while one is ``loaded``, whether it is done or
@@ -67,6 +83,7 @@ class GammaWear(Strict):
     shape_per_slot: PositiveFloat = 0.01
     scale: PositiveFloat = 1.0
     failure_level: PositiveFloat = 20.0
+    monitored: bool = Field(False, description="a sensor shows wear in every slot, without an inspection")
 
 
 Wear = Annotated[WeibullWear | GammaWear, Field(discriminator="kind")]
@@ -88,7 +105,7 @@ class Machine(Strict):
     """One machine."""
 
     name: str = Field("", description="empty: M1, M2, ... in the order of the list")
-    model: Annotated[BernoulliMachine | GeometricMachine, Field(discriminator="kind")] = BernoulliMachine()
+    model: Annotated[MachineModel, Field(discriminator="kind")] = BernoulliMachine()
     power: Power = Power()
     warm_up_slots: NonNegativeInt = Field(1, description="slots from off to on")
     wake_slots: NonNegativeInt = Field(0, description="slots from stand-by to on")
@@ -101,7 +118,7 @@ class Buffer(Strict):
 
     producer: PositiveInt
     consumer: PositiveInt
-    capacity: PositiveInt = 3
+    capacity: NonNegativeInt = 3
     initial: NonNegativeInt = 0
 
 
@@ -110,7 +127,7 @@ class FixedLine(Strict):
 
     kind: Literal["fixed"] = "fixed"
     machines: tuple[Machine, ...] = (Machine(), Machine(), Machine())
-    capacities: tuple[PositiveInt, ...] = (3, 3)
+    capacities: tuple[NonNegativeInt, ...] = (3, 3)
     buffers: tuple[Buffer, ...] = ()
 
     @model_validator(mode="after")
@@ -128,7 +145,30 @@ class FixedLine(Strict):
                 )
             if b.initial > b.capacity:
                 raise ValueError(f"buffers[{k}]: initial {b.initial} exceeds the capacity of {b.capacity}")
+        self._keeps_one_time()
         return self
+
+    def _keeps_one_time(self) -> None:
+        exponential = [m.model.kind == "exponential" for m in self.machines]
+        if not any(exponential):
+            return
+        if not all(exponential):
+            other = exponential.index(False)
+            raise ValueError(
+                f"machines[{other}].model: kind {self.machines[other].model.kind} beside exponential ones; one line "
+                "keeps one time: give all machines kind exponential, or none"
+            )
+        for i, m in enumerate(self.machines):
+            if m.upkeep is not None:
+                raise ValueError(
+                    f"machines[{i}].upkeep: wear is counted in slots, and an exponential machine has none; leave it "
+                    "out, and give the model fails_per_slot and repairs_per_slot"
+                )
+
+    @property
+    def is_exponential(self) -> bool:
+        """Whether machines work in continuous time."""
+        return self.machines[0].model.kind == "exponential"
 
 
 class RandomLine(Strict):
@@ -178,12 +218,17 @@ class LineConfig(Strict):
 
     ``looks_through``: a full buffer does not block a machine when its consumer takes a part in the same slot (Li &
     Meerkov), else it does (Gershwin). Machines change status, then parts move, then levels are counted.
+
+    ``blocking``: ``before`` service, a machine begins a part only where it finds room for it; ``after`` service, it
+    holds a finished part until there is room for it, and takes no other meanwhile; then buffers may have no places, and
+    ``looks_through`` has no meaning, nor has it for exponential machines, of which no two act at once: give false.
     """
 
     kind: Literal["production_line"] = "production_line"
     name: str = "production_line"
     line: Annotated[FixedLine | RandomLine, Field(discriminator="kind")] = FixedLine()
     looks_through: bool = True
+    blocking: Literal["before", "after"] = "before"
     speeds: tuple[Speed, ...] = Field((1.0,), description="what machines may be set to, shares of full speed")
     modes: tuple[Mode, ...] = Field(MODES, description="what machines may be set to, on among them")
     slot_s: PositiveFloat = 60.0
@@ -199,6 +244,25 @@ class LineConfig(Strict):
         if "on" not in self.modes or len(set(self.modes)) != len(self.modes):
             raise ValueError(f"modes: {list(self.modes)}; name on, and off and standby where there are such, each once")
         return self
+
+    @model_validator(mode="after")
+    def _blocks(self) -> LineConfig:
+        line = self.line
+        sizes = [b.capacity for b in line.buffers] or line.capacities if isinstance(line, FixedLine) else ()
+        if self.blocking == "before" and 0 in sizes:
+            raise ValueError(
+                "capacities: 0; where machines are blocked before service a part needs a place to go to: give 1 or "
+                "more, or blocking: after"
+            )
+        if self.looks_through and (self.blocking == "after" or self.is_exponential):
+            why = "blocking: after" if self.blocking == "after" else "exponential machines"
+            raise ValueError(f"looks_through: true has no meaning with {why}; give looks_through: false")
+        return self
+
+    @property
+    def is_exponential(self) -> bool:
+        """Whether machines work in continuous time."""
+        return isinstance(self.line, FixedLine) and self.line.is_exponential
 
     @property
     def dt_s(self) -> float:

@@ -6,7 +6,7 @@ Tags follow the usual names of a machine's controller; ISO 22400-2 has the indic
 from __future__ import annotations
 
 from ..nameplate import Group, Nameplate, Signal
-from .config import MODES, FixedLine, LineConfig
+from .config import MODES, BernoulliMachine, FixedLine, GeometricMachine, LineConfig, MachineModel
 from .line_plan import Plan, plan_of
 
 MACHINE, CREW = "machine", "crew"
@@ -88,12 +88,18 @@ def machine_statics(config: LineConfig, plan: Plan, i: int) -> tuple[float, ...]
     machine, power = plan.machines[i], plan.machines[i].power
     before = [c for c, to in zip(plan.capacities, plan.consumer, strict=True) if to == i]
     behind = [c for c, of in zip(plan.capacities, plan.producer, strict=True) if of == i]
-    model = machine.model
-    efficiency = model.efficiency_pu if model.kind == "bernoulli" else model.repairs_pu / (
-        model.repairs_pu + model.fails_pu
-    )  # fmt: skip
+    efficiency = long_run_efficiency(machine.model)
     return (
         float(min(before, default=0)), float(min(behind, default=0)), efficiency, power.idle_kw,
         power.idle_kw + power.linear_kw + power.cubic_kw, power.off_kw, float(machine.warm_up_slots),
         i / max(1, len(plan.names) - 1),
     )  # fmt: skip
+
+
+def long_run_efficiency(model: MachineModel) -> float:
+    """Parts a slot of a machine alone, at full speed."""
+    if isinstance(model, BernoulliMachine):
+        return model.efficiency_pu
+    if isinstance(model, GeometricMachine):
+        return model.repairs_pu / (model.repairs_pu + model.fails_pu)
+    return model.rate_per_slot * model.repairs_per_slot / (model.repairs_per_slot + model.fails_per_slot)

@@ -1,4 +1,4 @@
-"""One slot of a batch of lines: machines change their status, parts move, levels are counted, power is drawn.
+"""A batch of lines, slot by slot: machines change their status, parts move, levels are counted, power is drawn.
 
 Arrays are ``[M, L]`` (machine, replica) and ``[K, L]`` (buffer, replica). The order within a slot is that of
 :mod:`.exact_line`: status by the levels at the slot's beginning; then who processes; then parts move at once.
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from .. import noise
-from .config import FixedLine, GeometricMachine, LineConfig
-from .flow import branching_work, serial_work
+from .config import GeometricMachine, LineConfig
+from .continuous import JumpChain
 from .line_plan import Plan
+from .passage import Passage
 from .structure import Structure
 from .upkeep import Upkeep
 
@@ -69,10 +70,11 @@ class LinePhysics:
         )
         self._draws_loaded = torch.tensor([p.draws == "loaded" for p in power], device=device)[:, None]
         self._any_loaded = bool(self._draws_loaded.any())
-        self._is_fixed = isinstance(config.line, FixedLine)
+        self._passage = Passage(config, plan)
         self._prices = torch.tensor(config.tariff.prices_per_kwh, dtype=torch.float64, device=device)
         self.upkeep = Upkeep(config, plan, device) if any(m.upkeep for m in machines) else None
         self._hour_per_slot = config.slot_s / 3600.0
+        self._chain = JumpChain(config, plan, self._passage, device) if config.is_exponential else None
 
     def fresh(self, structure: Structure, start_hour: Tensor) -> State:
         """All machines on and ready, buffers at their initial levels; ``start_hour`` ``[L]``."""
@@ -109,6 +111,18 @@ class LinePhysics:
         )
         return (s if self.upkeep is None else self.upkeep.ask(s, service, s["slot"])), period
 
+    def advance(self, s: State, structure: Structure, seeds: Tensor, period: Period, n_slots: int) -> State:
+        """So many slots of a period."""
+        if self._chain is None:
+            for _ in range(n_slots):
+                s = self.slot(s, structure, seeds, period)
+            return s
+        priced = len(self._prices) > 1
+        for _ in range(n_slots if priced else 1):
+            price = self.price(s) if priced else self._prices
+            s = self._chain.stretch(s, structure, seeds, period, 1 if priced else n_slots, price)
+        return s
+
     def slot(self, s: State, structure: Structure, seeds: Tensor, period: Period) -> State:
         """One slot."""
         on, resting = period.runs, period.resting_kw
@@ -119,18 +133,24 @@ class LinePhysics:
         if self.upkeep is not None:
             s = self.upkeep.assign(self.upkeep.work(s), period.first, s["slot"])
             on, resting = on & ~Upkeep.stops(s), torch.where(s["doing"] != 0, self._off, resting)
-        level = s["level"]
-        fed, roomy = self._fed(level, structure), self._roomy(level < structure.capacity, structure)
+        level, passage = s["level"], self._passage
+        fed, room = passage.fed(level, structure), s["level"] < structure.capacity
+        if passage.after_service:
+            held = passage.held(level, structure)
+            could, fed = fed & ~held, fed | held
+        else:
+            roomy = passage.roomy(room, structure)
+            could = fed & roomy
         random = noise.bits(seeds, s["slot"], _FLOW_STREAM, len(on)).T
-        up = self._status(s["up"], on, on & fed & roomy, structure, random) if self._is_geometric else s["up"]
+        up = self._status(s["up"], on, on & could, structure, random) if self._is_geometric else s["up"]
         active = on & up & ((random & _LOW) < period.chance)
         able = active & fed
-        working = self._working(able, roomy, level < structure.capacity, structure)
+        working = active & could if passage.after_service else passage.working(able, roomy, room, structure)
         load = torch.where(self._draws_loaded, on & fed, working) if self._any_loaded else working
         energy = torch.where(load, period.working_kw, resting) * self._hour_per_slot
         down = ~up if self.upkeep is None else ~up | Upkeep.stops(s)
         after = s | {
-            "level": self._moved(level, working, structure),
+            "level": passage.moved(level, working, structure),
             "up": up,
             "slot": s["slot"] + 1,
             "worked": s["worked"] + working,
@@ -155,44 +175,10 @@ class LinePhysics:
         hour = (s["start_hour"] + s["slot"] * self._hour_per_slot) % 24.0
         return self._prices[(hour * (len(self._prices) / 24.0)).to(torch.int64).clamp(max=len(self._prices) - 1)]
 
-    def _fed(self, level: Tensor, structure: Structure) -> Tensor:
-        """Machines with a part in every buffer before them; sources always have one."""
-        present = structure.present
-        if self._plan.is_serial:
-            return torch.cat((present[:1], level > 0))
-        rows = structure.consumer[:, None].expand_as(level)
-        lacking = torch.zeros(present.shape, dtype=torch.int8, device=self._device)
-        return lacking.scatter_reduce_(0, rows, (level == 0).to(torch.int8), "amax") == 0
-
-    def _roomy(self, room: Tensor, structure: Structure) -> Tensor:
-        """``[M, L]``: room in every buffer behind, whatever their consumers do; sinks always have some."""
-        free = room if self._is_fixed else room | (structure.capacity == 0)
-        if self._plan.is_serial:
-            return torch.cat((free, torch.ones_like(structure.present[:1])))
-        rows = structure.producer[:, None].expand_as(free)
-        full = torch.zeros(structure.present.shape, dtype=torch.int8, device=self._device)
-        return full.scatter_reduce_(0, rows, (~free).to(torch.int8), "amax") == 0
-
     def _status(self, up: Tensor, on: Tensor, could: Tensor, structure: Structure, random: Tensor) -> Tensor:
         draw = (random >> 32) & _LOW
         fails = up & torch.where(self._by_time, on, could) & (draw < structure.fails * _HALF)
         return (up & ~fails) | (~up & (draw < structure.repairs * _HALF))
-
-    def _working(self, able: Tensor, roomy: Tensor, room: Tensor, structure: Structure) -> Tensor:
-        if not self._config.looks_through:
-            return able & roomy
-        if self._plan.is_serial:
-            return serial_work(able, roomy)
-        consumer, producer = (e[:, None].expand_as(room) for e in (structure.consumer, structure.producer))
-        return branching_work(able, room, consumer, producer, self._plan.rounds)
-
-    def _moved(self, level: Tensor, working: Tensor, structure: Structure) -> Tensor:
-        moved = working.to(torch.int64)
-        if self._plan.is_serial:
-            change = moved[:-1] - moved[1:]
-        else:
-            change = moved[structure.producer] - moved[structure.consumer]
-        return level + (change if self._is_fixed else torch.where(structure.capacity > 0, change, 0))
 
     def doing(self, s: State) -> Tensor:
         """``[M, L]`` int64: what each machine did in the last slot."""

@@ -14,7 +14,15 @@ import torch
 from ..configuration import validate
 from ..errors import ConfigurationError, ContractError
 from ..twin import Parameter, Readings, Tensors
-from .config import BernoulliMachine, FixedLine, GeometricMachine, LineConfig, Machine
+from .config import (
+    BernoulliMachine,
+    ExponentialMachine,
+    FixedLine,
+    GeometricMachine,
+    LineConfig,
+    Machine,
+    MachineModel,
+)
 from .line_plan import plan_of
 from .twin import ProductionLineTwin
 
@@ -86,14 +94,15 @@ def specs_of(config: LineConfig) -> tuple[Parameter, ...]:
     found = [
         Parameter(f"{name}{_EFFICIENCY}", "pu", 1e-3, 1.0, "chance to process in a slot at full speed", explorable=True)
         for name, machine in zip(plan.names, plan.machines, strict=True)
-        if isinstance(machine.model, BernoulliMachine)
+        if not isinstance(machine.model, GeometricMachine)
     ]
     if _may_change_places(plan.machines):
         last = float(len(plan.names))
         what = "machines stand in the order of these"
         found += [Parameter(f"{name}{_PLACE}", "1", 0.0, last, what, explorable=True) for name in plan.names]
+    least = float(_least_capacity(config))
     found += [
-        Parameter(f"buffer{k + 1}{_CAPACITY}", "parts", 1.0, 1000.0, "whole parts", explorable=True)
+        Parameter(f"buffer{k + 1}{_CAPACITY}", "parts", least, 1000.0, "whole parts", explorable=True)
         for k in range(len(plan.capacities))
     ]
     if plan.wears:
@@ -111,16 +120,18 @@ def built_line(config: LineConfig, values: Mapping[str, float]) -> LineConfig:
         raise ConfigurationError(f"parameter {unknown[0]!r}: unknown; this line has {', '.join(own)}")
     chosen, names = own | dict(values), plan_of(config).names
 
-    def model(i: int) -> BernoulliMachine | GeometricMachine:
+    def model(i: int) -> MachineModel:
         there = line.machines[i].model
         if isinstance(there, BernoulliMachine):
             return there.model_copy(update={"efficiency_pu": chosen[f"{names[i]}{_EFFICIENCY}"]})
+        if isinstance(there, ExponentialMachine):
+            return there.model_copy(update={"rate_per_slot": chosen[f"{names[i]}{_EFFICIENCY}"]})
         return there
 
     order = sorted(range(len(names)), key=lambda i: chosen.get(f"{names[i]}{_PLACE}", float(i)))
     machines = [m.model_copy(update={"model": model(i)}) for i, m in zip(order, line.machines, strict=True)]
     count = len(line.buffers) or len(line.capacities)
-    capacities = [max(1, round(chosen[f"buffer{k + 1}{_CAPACITY}"])) for k in range(count)]
+    capacities = [max(_least_capacity(config), round(chosen[f"buffer{k + 1}{_CAPACITY}"])) for k in range(count)]
     changed = line.model_copy(update={"machines": tuple(machines)})
     if line.buffers:
         buffers = [b.model_copy(update={"capacity": c}) for b, c in zip(line.buffers, capacities, strict=True)]
@@ -153,14 +164,20 @@ def _own_values(config: LineConfig) -> dict[str, float]:
     for name, machine in zip(plan.names, plan.machines, strict=True):
         if isinstance(machine.model, BernoulliMachine):
             found[f"{name}{_EFFICIENCY}"] = machine.model.efficiency_pu
+        elif isinstance(machine.model, ExponentialMachine):
+            found[f"{name}{_EFFICIENCY}"] = machine.model.rate_per_slot
     if _may_change_places(plan.machines):
         found |= {f"{name}{_PLACE}": float(i) for i, name in enumerate(plan.names)}
     found |= {f"buffer{k + 1}{_CAPACITY}": float(c) for k, c in enumerate(plan.capacities)}
     return found | ({_CREWS: float(config.service.crews)} if plan.wears else {})
 
 
+def _least_capacity(config: LineConfig) -> int:
+    return 0 if config.blocking == "after" else 1
+
+
 def _may_change_places(machines: tuple[Machine, ...]) -> bool:
     """Whether machines are alike in all but their names and rates, which are all that differs between replicas."""
-    rest = {"efficiency_pu", "fails_pu", "repairs_pu"}
+    rest = {"efficiency_pu", "fails_pu", "repairs_pu", "rate_per_slot", "fails_per_slot", "repairs_per_slot"}
     alike = [m.model_dump(exclude={"name": True, "model": rest}) for m in machines]
     return len(machines) > 1 and all(a == alike[0] for a in alike)

@@ -8,6 +8,7 @@ from ..nameplate import Nameplate
 from .config import FixedLine, GammaWear, LineConfig
 from .line_plan import Plan
 from .nameplate import MACHINE
+from .passage import Passage
 from .structure import Structure
 from .upkeep import NOTHING
 
@@ -23,7 +24,9 @@ def machine_readings(
     """Measured ``[B, N, O]`` and hidden ``[B, N, H]`` of the machines, in the nameplate's order; zero where absent."""
     slots = float(config.slots_per_period)
     hours = slots * config.slot_s / 3600.0
-    before, behind, held = _neighbours(plan, s["level"], structure)
+    stored = Passage(config, plan).stored(s["level"], structure)
+    used = structure.capacity >= (0 if isinstance(config.line, FixedLine) else 1)
+    before, behind, held = _neighbours(stored, used, structure)
     zeros = torch.zeros_like(s["worked"])
     age, seen, ago, waits, cost, renewals, failures, wear = (zeros,) * 8
     if plan.wears:
@@ -79,10 +82,10 @@ def random_statics(config: LineConfig, plan: Plan, structure: Structure, namepla
     return _outer(rows, present)
 
 
-def _neighbours(plan: Plan, level: Tensor, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
-    """``[M, L]``: parts in the emptiest buffer before, room in the fullest behind, and all parts before."""
+def _neighbours(level: Tensor, used: Tensor, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
+    """``[M, L]``: parts in the emptiest buffer before, room in the fullest behind, and all parts before.
+    ``level`` and which buffers a line has, ``used``: ``[K, L]``."""
     shape = structure.present.shape
-    used = structure.capacity > 0
     parts = level.to(torch.float64)
     room = (structure.capacity - level).clamp(min=0).to(torch.float64)
     much = torch.full(shape, ENDLESS, dtype=torch.float64, device=level.device)

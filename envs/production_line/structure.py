@@ -21,8 +21,8 @@ _STREAM = 40
 @dataclass(frozen=True)
 class Structure:
     """``present`` ``[M, L]``; ``efficiency`` ``[M, L]``, chance to process in a slot at full speed, while up;
-    ``fails``, ``repairs`` ``[M, L]``; ``capacity`` ``[K, L]``, 0 where a line has no such buffer; ``producer``,
-    ``consumer`` ``[K]``."""
+    ``fails``, ``repairs`` ``[M, L]``; rates per slot of exponential machines; ``capacity`` ``[K, L]``,
+    0 where a line of random shape has no such buffer; ``producer``, ``consumer`` ``[K]``."""
 
     present: Tensor
     efficiency: Tensor
@@ -63,8 +63,9 @@ def _rates(machine: Machine) -> tuple[float, float, float]:
     model = machine.model
     if isinstance(model, GeometricMachine):
         return 1.0, model.fails_pu, model.repairs_pu
-    assert isinstance(model, BernoulliMachine)  # narrows the type; there is no third kind
-    return model.efficiency_pu, 0.0, 1.0
+    if isinstance(model, BernoulliMachine):
+        return model.efficiency_pu, 0.0, 1.0
+    return model.rate_per_slot, model.fails_per_slot, model.repairs_per_slot
 
 
 def _random(line: RandomLine, n: int, seeds: Tensor, ends: dict[str, Tensor]) -> Structure:

@@ -82,8 +82,9 @@ class ProductionLineTwin:
             Parameter(f"{name}{_EFFICIENCY}", "pu", 1e-3, 1.0, "chance to process in a slot at full speed")
             for name in self._plan.names
         ]
+        least = 0.0 if self._config.blocking == "after" else 1.0
         found += [
-            Parameter(f"buffer{k + 1}{_CAPACITY}", "parts", 1.0, 1000.0, "whole parts", explorable=True)
+            Parameter(f"buffer{k + 1}{_CAPACITY}", "parts", least, 1000.0, "whole parts", explorable=True)
             for k in range(len(self._plan.capacities))
         ]
         return tuple(found)
@@ -102,9 +103,11 @@ class ProductionLineTwin:
                 known = ", ".join(self._parameters) or "none"
                 raise ContractError(f"parameter {name!r}: unknown; this twin has {known}")
             given = value.to(self._device, self._dtype).expand(self._n_replicas).clone()
+            same = given == self._parameters[name]  # a row that is given what it has keeps every bit
             self._parameters[name] = given
             if name.endswith(_EFFICIENCY):
-                efficiency[self._plan.names.index(name.removesuffix(_EFFICIENCY))] = given.to(torch.float64)
+                i = self._plan.names.index(name.removesuffix(_EFFICIENCY))
+                efficiency[i] = torch.where(same, efficiency[i], given.to(torch.float64))
             else:
                 capacity[int(name.removeprefix("buffer").removesuffix(_CAPACITY)) - 1] = given.round().to(torch.int64)
         self._structure = self._with(efficiency=efficiency, capacity=capacity)
@@ -146,9 +149,8 @@ class ProductionLineTwin:
         mode, speed = machine[0].to(torch.int64), machine[1]
         speed = torch.where(mode == OFF, 0.0, speed)
         state, period = self._physics.begin(self._state, self._structure, mode, speed, service, first)
-        for _ in range(self._config.slots_per_period):
-            state = self._physics.slot(state, self._structure, self._seeds, period)
-        self._state = state
+        slots = self._config.slots_per_period
+        self._state = self._physics.advance(state, self._structure, self._seeds, period, slots)
         return self._readings()
 
     def snapshot(self) -> dict[str, Tensor]:

@@ -77,6 +77,13 @@ def find(
     history with nothing to learn from."""
     if not isinstance(config.line, FixedLine):
         raise ConfigurationError("line: kind 'random' is many lines, and a diagnosis is of one: give kind 'fixed'")
+    if config.is_exponential:
+        raise ConfigurationError(
+            "line: exponential machines; a diagnosis counts slots in which a machine could have processed, and they "
+            "have none: describe them as kind bernoulli or geometric"
+        )
+    if config.blocking == "after" and settings.blocking == "before":
+        raise ConfigurationError("blocking: before, and the site's is after; leave it out here, or change the site's")
     plan = plan_of(config)
     record = None if history is None else record_of(config, history, counting)
     begin = 0
@@ -89,6 +96,7 @@ def find(
         shifts, since = shifts_of(record, settings.alarm_nats)
         estimates = estimate(config, record, since)
     after = settings.blocking == "after" or (settings.blocking == "auto" and record is not None)
+    after = after and config.blocking == "before"  # else the twin itself is blocked after service
     model = Model(config, estimates, EXTRA_ROOM if after else 0, config.looks_through and not after)
     found = gains(model, settings)
     chances = found.by_rate.chances(settings.seed)

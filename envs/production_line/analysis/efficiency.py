@@ -96,7 +96,7 @@ def nominal_machines(config: LineConfig) -> Machines:
             fails.append(model.fails_pu)
             repairs.append(model.repairs_pu)
         else:
-            assert isinstance(model, BernoulliMachine)  # there is no third kind
+            assert isinstance(model, BernoulliMachine)  # lines of exponential machines are not analysed
             efficiency.append(model.efficiency_pu)
             fails.append(0.0)
             repairs.append(1.0)

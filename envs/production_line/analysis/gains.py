@@ -54,15 +54,17 @@ class Model:
         """Whether the exact chain has this line: a row of machines that do not stop, with few states."""
         assert isinstance(self.config.line, FixedLine)  # checked by whoever made the model
         never = not (self.estimates.nominal.fails > 0).any() and not self.estimates.breaks.any()
-        return never and plan_of(self.config).is_serial and n_states(self.capacities) <= MOST_CHAIN_STATES
+        row = plan_of(self.config).is_serial and self.config.blocking == "before"
+        return never and row and n_states(self.capacities) <= MOST_CHAIN_STATES
 
 
 def by_chain(model: Model, settings: LineDiagnosisSettings) -> bool:
     """Whether the chain is used; raises :class:`ConfigurationError` where it is asked for and does not fit."""
     if settings.method == "chain" and not model.chain_fits():
         raise ConfigurationError(
-            f"method: chain: is for rows of Bernoulli machines with at most {MOST_CHAIN_STATES} states, here "
-            f"{n_states(model.capacities)}, and machines that stop are none; give method: replicas"
+            "method: chain: is for rows of Bernoulli machines, blocked before service, with at most "
+            f"{MOST_CHAIN_STATES} states, here {n_states(model.capacities)}, and machines that stop are "
+            "none; give method: replicas"
         )
     return settings.method != "replicas" and model.chain_fits()
 
