@@ -52,6 +52,8 @@ class Upkeep:
         self._tables = [
             (i, GammaTable(g.shape_per_slot, g.scale, device), g.failure_level) for i, g in enumerate(gamma) if g
         ]
+        watched = [bool(g and g.monitored) for g in gamma]
+        self._watched = torch.tensor(watched, device=device)[:, None] if any(watched) else None
 
     def fresh(self, n: int, lanes: int) -> State:
         """New machines, nobody waiting, all crews free and all spares there."""
@@ -142,14 +144,24 @@ class Upkeep:
             wear = wear.index_copy(0, torch.tensor([i], device=wear.device), grown[None])
             fails = fails.index_copy(0, torch.tensor([i], device=wear.device), (grown >= level)[None])
         new = fails & worked & self.wears & ~s["failed"]
-        return s | {
-            "age": age,
-            "wear": wear,
-            "failed": s["failed"] | new,
-            "wants": torch.where(new, CORRECTIVE, s["wants"]),
-            "since": torch.where(new, now, s["since"]),
-            "failures": s["failures"] + new,
-        }
+        seen = {}
+        if self._watched is not None:
+            seen = {
+                "seen_wear": torch.where(self._watched, wear, s["seen_wear"]),
+                "seen_age": torch.where(self._watched, age, s["seen_age"]),
+            }
+        return (
+            s
+            | seen
+            | {
+                "age": age,
+                "wear": wear,
+                "failed": s["failed"] | new,
+                "wants": torch.where(new, CORRECTIVE, s["wants"]),
+                "since": torch.where(new, now, s["since"]),
+                "failures": s["failures"] + new,
+            }
+        )
 
     @staticmethod
     def stops(s: State) -> Tensor:
