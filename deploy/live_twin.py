@@ -31,8 +31,8 @@ from ..envs.plant import Arrays, Quality, Telemetry
 from .twin_gate import GateVerdict, TwinGate, closed_by
 
 if TYPE_CHECKING:
+    from ..envs.estimation.contract import Assimilated, Spread, Tracker, TrackerMaker
     from ..envs.estimation.mixable import Mixable
-    from ..envs.estimation.tracker import Assimilated, Spread
     from ..envs.registry import Site
     from ..envs.twin import Readings, Twin
 
@@ -108,24 +108,31 @@ class _Period:
 class LiveTwin:
     """Members are the replicas of ``twin``; all times are the plant's.
 
+    ``tracker`` None: an ensemble filter, which takes a twin whose replicas may be mixed.
+
     Raises :class:`~twinloop.envs.errors.ConfigurationError` and :class:`ContractError` as
-    :class:`~twinloop.envs.estimation.tracker.EnsembleFilter` does.
+    :class:`~twinloop.envs.estimation.tracker.EnsembleFilter` or the ``tracker`` does.
     """
 
-    def __init__(self, twin: Mixable, settings: LiveTwinSettings) -> None:
-        from ..envs.estimation.tracker import EnsembleFilter  # torch: only where a twin lives
+    def __init__(self, twin: Twin, settings: LiveTwinSettings, tracker: TrackerMaker | None = None) -> None:
+        from ..envs.estimation.contract import Clocked  # torch: only where a twin lives
+        from ..envs.estimation.tracker import EnsembleFilter
 
         self.settings = settings
         self.time_s = 0.0
         self.objection = ""
         """What else keeps the gate closed, in words, such as being behind the plant; who feeds the twin knows it."""
         self._nameplate = twin.nameplate
-        self._filter = EnsembleFilter(twin, settings)
+        self._filter: Tracker = (
+            EnsembleFilter(cast("Mixable", twin), settings) if tracker is None else tracker(twin, settings)
+        )
+        self._set_clock = self._filter.set_clock if isinstance(self._filter, Clocked) else None
         self._gate = TwinGate(settings)
         self._past: deque[_Period] = deque(maxlen=settings.late_periods + 1)
         plate, names = twin.nameplate, settings.signals
         self._named = {g.name: np.array([f"{g.name}/{s.name}" in names for s in g.measured]) for g in plate.groups}
         told = f"{plate.hash} {twin.n_replicas} {twin.dtype} {settings.model_dump_json()}"
+        told += "" if tracker is None else f" {type(self._filter).__qualname__}"
         self._digest = hashlib.sha256(told.encode()).hexdigest()
 
     def start(self, time_s: float, widening: float = 1.0, telemetry: Telemetry | None = None) -> None:
@@ -135,6 +142,8 @@ class LiveTwin:
         """
         known = self._believable(telemetry)[0] if telemetry is not None else {}
         told = {name: np.where(self._named[name], values, np.nan) for name, values in known.items()}
+        if self._set_clock is not None:
+            self._set_clock(float(time_s))
         self._filter.start(widening, _tensors(told) if told else None)
         self._gate.forget()
         self._past.clear()
@@ -381,11 +390,13 @@ class LiveTwin:
         return found
 
 
-def make_live_twin(site: Site, config: Any, n_members: int, settings: LiveTwinSettings) -> LiveTwin:
+def make_live_twin(
+    site: Site, config: Any, n_members: int, settings: LiveTwinSettings, tracker: TrackerMaker | None = None
+) -> LiveTwin:
     """The live twin of a site, with members of ``config`` in double precision on the CPU."""
     import torch
 
-    return LiveTwin(cast("Mixable", site.twin(config, n_members, "cpu", torch.float64)), settings)
+    return LiveTwin(site.twin(config, n_members, "cpu", torch.float64), settings, tracker)
 
 
 def _prediction(time_s: float, spread: Spread) -> Prediction:

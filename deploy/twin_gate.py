@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..envs.estimation.consistency import Band, Consistency
 
 if TYPE_CHECKING:
-    from ..envs.estimation.tracker import Assimilated
+    from ..envs.estimation.contract import Assimilated
     from .live_twin import LiveTwinSettings
 
 

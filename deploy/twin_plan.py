@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, Field, PositiveInt
 
@@ -23,6 +23,9 @@ from ..envs.registry import Site
 from .live_twin import LiveTwin, LiveTwinSettings, make_live_twin
 from .station.folder import StationFolder, read_whole
 from .twin_verdict import TwinFolder
+
+if TYPE_CHECKING:
+    from ..envs.estimation.contract import TrackerMaker
 
 SECTION = "live_twin"
 
@@ -51,6 +54,7 @@ class TwinDescription:
     config: BaseModel
     n_members: int
     settings: LiveTwinSettings
+    tracker: TrackerMaker | None = None
 
     def make(self) -> LiveTwin:
         """A live twin that has not started; raises what :class:`LiveTwin` raises, and for members that do not look like
@@ -61,7 +65,7 @@ class TwinDescription:
                 f"{SECTION}.site: the members are another plant than the file's: "
                 f"{'; '.join(theirs.differences(ours)) or 'their nameplates differ'}; keep what a nameplate says"
             )
-        return make_live_twin(self.site, self.config, self.n_members, self.settings)
+        return make_live_twin(self.site, self.config, self.n_members, self.settings, self.tracker)
 
 
 def describe(
@@ -91,7 +95,8 @@ def describe(
     settings = LiveTwinSettings(**section.model_dump(exclude={"members", "site"}))
     with located(f"{told}.site"):
         site.nameplate(config)
-    return TwinDescription(site, site_config, config, section.members, settings)
+    tracker = None if plan is None else plan.tracker
+    return TwinDescription(site, site_config, config, section.members, settings, tracker)
 
 
 def load_live_twin(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -11,14 +11,22 @@ from ..errors import ContractError
 from ..registry import Site
 from .settings import FilterSettings
 
+if TYPE_CHECKING:  # trackers need torch
+    from .contract import TrackerMaker
+
 
 @dataclass(frozen=True)
 class TwinPlan:
-    """``config``: of the members, the site's model: what may be, not what is; ``n_members`` of them."""
+    """``config``: of the members, the site's model: what may be, not what is; ``n_members`` of them.
+
+    ``tracker``: the site's own way to keep them where the plant is, for state that no mixture of members gives; None:
+    the ensemble filter.
+    """
 
     config: BaseModel
     settings: FilterSettings
     n_members: int = 64
+    tracker: TrackerMaker | None = None
 
 
 @runtime_checkable

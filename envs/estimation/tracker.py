@@ -7,7 +7,6 @@ late reading, comes to the same bits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 
@@ -17,30 +16,13 @@ from ..nameplate import Nameplate
 from ..twin import Parameter, Readings, Tensors
 from . import ensemble
 from .consistency import covered
+from .contract import Assimilated, Spread
 from .mixable import Anchored, Following, Mixable, present_readings
 from .settings import FilterSettings
 
 Tensor = torch.Tensor
 _PRIOR_STREAM, _WALK_STREAM, _UPDATE_STREAM = 901, 902, 903
 _MANY = 0.25
-
-
-class Assimilated(NamedTuple):
-    """What one reading did: ``nis`` over ``n`` values used, ``inside`` ``[values judged]`` whether the forecast's 95 %
-    interval held them; ``outliers`` were judged and left out, by full name."""
-
-    nis: float
-    n: int
-    inside: Tensor
-    outliers: tuple[str, ...]
-
-
-class Spread(NamedTuple):
-    """A forecast per group, ``[N, O]``: mean, standard deviation of the members, and that of a reading."""
-
-    mean: dict[str, Tensor]
-    std: dict[str, Tensor]
-    reading_std: dict[str, Tensor]
 
 
 class EnsembleFilter:

@@ -29,6 +29,7 @@ RUNNING, BLOCKED, STARVED, DOWN, WARMING, IN_STANDBY, IS_OFF, IN_SERVICE = range
 _FLOW_STREAM, _WEAR_STREAM = 41, 42
 _HALF = 1 << 32
 _LOW = _HALF - 1
+_LONG_AGO = 1_000_000
 _TOTALS = ("worked", "blocked", "starved", "down", "energy_kwh", "energy_cost")
 
 
@@ -54,7 +55,8 @@ class LinePhysics:
     def __init__(self, config: LineConfig, plan: Plan, device: torch.device) -> None:
         self._config, self._plan, self._device = config, plan, device
         machines = plan.machines
-        self._is_geometric = any(isinstance(m.model, GeometricMachine) for m in machines)
+        self.stops = any(isinstance(m.model, GeometricMachine) for m in machines)
+        """Whether any machine may go down; set it where parameters have brought stops."""
         by_time = [isinstance(m.model, GeometricMachine) and m.model.failures == "time" for m in machines]
         self._by_time = torch.tensor(by_time, device=device)[:, None]
 
@@ -88,6 +90,7 @@ class LinePhysics:
             "marks": torch.full((n, lanes), 0b11111, dtype=torch.uint8, device=self._device),
             "slot": torch.zeros(lanes, dtype=torch.int64, device=self._device),
             "start_hour": start_hour,
+            "mode_since": torch.full((n, lanes), -_LONG_AGO, dtype=torch.int64, device=self._device),
         }
         state |= {name: zeros.clone() for name in _TOTALS}
         return state | (self.upkeep.fresh(n, lanes) if self.upkeep else {})
@@ -99,7 +102,8 @@ class LinePhysics:
         starts = (mode == ON) & (s["mode"] != ON)
         ready_in = torch.where(starts, torch.where(s["mode"] == OFF, self._warm_up, self._wake), s["ready_in"])
         ready_in = torch.where(mode == ON, ready_in, 0)
-        s = s | {"mode": mode, "ready_in": ready_in} | {name: torch.zeros_like(s[name]) for name in _TOTALS}
+        since = torch.where(mode == s["mode"], s["mode_since"], s["slot"])
+        s = s | {"mode": mode, "mode_since": since, "ready_in": ready_in} | {name: torch.zeros_like(s[name]) for name in _TOTALS}
         resting = torch.where(mode == OFF, self._off, torch.where(mode == STANDBY, self._standby, self._idle))
         period = Period(
             runs=structure.present & (mode == ON) & (speed > 0),
@@ -142,7 +146,7 @@ class LinePhysics:
             roomy = passage.roomy(room, structure)
             could = fed & roomy
         random = noise.bits(seeds, s["slot"], _FLOW_STREAM, len(on)).T
-        up = self._status(s["up"], on, on & could, structure, random) if self._is_geometric else s["up"]
+        up = self._status(s["up"], on, on & could, structure, random) if self.stops else s["up"]
         active = on & up & ((random & _LOW) < period.chance)
         able = active & fed
         working = active & could if passage.after_service else passage.working(able, roomy, room, structure)
@@ -159,7 +163,7 @@ class LinePhysics:
             "energy_kwh": s["energy_kwh"] + energy,
             "marks": _marks(on, up, active, fed, working),
         }
-        if self._is_geometric or self.upkeep is not None:
+        if self.stops or self.upkeep is not None:
             after["down"] = s["down"] + (down & structure.present)
         if len(self._prices) > 1:
             after["energy_cost"] = s["energy_cost"] + energy * self.price(s)

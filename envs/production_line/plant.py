@@ -3,7 +3,7 @@
 What differs from the twin, on purpose: time is continuous, and cycles and repairs vary; a machine holds the part that
 it works on, and is blocked after it (not before); a change of speed or mode holds from the next cycle; a Bernoulli
 machine's lost slots are repeated cycles; a geometric one's failures come with operating time, in the midst of a cycle.
-Efficiency may drift, meters are noisy, readings may be lost.
+Efficiency may drift, meters are noisy, readings may be lost, machines and sensors have faults (:mod:`.scenarios`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..plant import Arrays, Quality, Telemetry
 from .config import BernoulliMachine, FixedLine, GammaWear, GeometricMachine, LineConfig, Machine, WeibullWear
 from .nameplate import CREW, MACHINE, line_nameplate
 from .plant_config import LinePlantConfig
+from .plant_faults import Sensors, Troubles
 
 Floats = NDArray[np.float64]
 Events = Generator[simpy.Event, Any, None]
@@ -47,6 +48,9 @@ class _Station:
         self.age_slots = self.seen_age = self.wear = self.seen_wear = 0.0
         self.failed = self.calls = False
         self.life_slots = self.next_failure_s = math.inf
+        self.warm_at_s = self.called_s = 0.0
+        self.mode_since_s = -math.inf
+        self.troubles = Troubles((), place, rng)
 
     def power_kw(self) -> float:
         """Drawn in the present state."""
@@ -86,8 +90,8 @@ class SimPyLine:
             self._capacity = [b.capacity for b in line.buffers]
             self._level = [b.initial for b in line.buffers]
         else:
-            self._ends = [(k, k + 1) for k in range(n - 1)]
-            self._capacity, self._level = list(line.capacities), [0] * (n - 1)
+            self._ends = [] if line.parallel else [(k, k + 1) for k in range(n - 1)]
+            self._capacity, self._level = list(line.capacities), [0] * len(self._ends)
         self._before = [[k for k, (_, to) in enumerate(self._ends) if to == i] for i in range(n)]
         self._behind = [[k for k, (of, _) in enumerate(self._ends) if of == i] for i in range(n)]
         seeds = np.random.SeedSequence(plant_config.seed).spawn(n + 1)
@@ -102,7 +106,11 @@ class SimPyLine:
         self._sequence = 0
         self._commands = {g.name: np.tile(g.neutral(), (g.n_assets, 1)) for g in self._nameplate.groups}
         self._values: dict[str, Floats] = {}
+        troubled = seeds[n].spawn(n + 1)  # chance of their own: without faults the same line runs
+        self._sensors = Sensors(plant_config.faults, np.random.default_rng(troubled[n]))
         for station in self._stations:
+            own = np.random.default_rng(troubled[station.place])
+            station.troubles = Troubles(plant_config.faults, station.place, own)
             self._renew(station)
             station.next_failure_s = self._failure_gap_s(station)
             self._env.process(self._run(station))
@@ -169,6 +177,8 @@ class SimPyLine:
 
     def _apply(self) -> None:
         for s, row in zip(self._stations, self._commands[MACHINE], strict=True):
+            if int(row[0]) != s.mode:
+                s.mode_since_s = self._env.now
             s.mode, s.speed = int(row[0]), float(row[1])
             s.service = int(row[2]) if len(row) > 2 and s.machine.upkeep is not None else 0
         if CREW in self._commands:
@@ -201,8 +211,8 @@ class SimPyLine:
             self._tell()
             done = False
             while not done:
-                yield from self._cycle(s, slot_s / s.speed)
                 done = s.rng.random() < self._present_efficiency(s)
+                yield from self._cycle(s, slot_s / s.speed, done)
             while any(self._level[k] >= self._capacity[k] for k in self._behind[s.place]):
                 self._enter(s, BLOCKED)
                 yield self._changed
@@ -223,25 +233,33 @@ class SimPyLine:
         slots = s.machine.warm_up_slots if deepest == _MODE_OFF else s.machine.wake_slots
         if slots:
             self._enter(s, WARMING)
+            s.warm_at_s = self._env.now + slots * self._config.slot_s
             yield self._env.timeout(slots * self._config.slot_s)
 
-    def _cycle(self, s: _Station, mean_s: float) -> Events:
-        """One cycle at the present speed, with whatever failures fall into it."""
+    def _cycle(self, s: _Station, mean_s: float, done: bool) -> Events:
+        """One cycle at the present speed, with whatever stops fall into it; ``done``: it ends with a part, and where
+        only those draw working power, others draw none."""
         power = s.machine.power
-        s.load_kw = power.linear_kw * s.speed + power.cubic_kw * s.speed**3
+        draws = done or power.draws == "loaded"
+        s.load_kw = power.linear_kw * s.speed + power.cubic_kw * s.speed**3 if draws else 0.0
         spread = self._settings.cycle_spread_pu
         left_s = mean_s * _spread(s.rng, spread)
         while left_s > 0:
             self._enter(s, RUNNING)
-            run_s = min(left_s, s.next_failure_s)
+            run_s = min(left_s, s.next_failure_s, s.troubles.due_s(self._env.now))
             yield self._env.timeout(run_s)
             left_s -= run_s
             s.next_failure_s -= run_s
+            s.troubles.ran(run_s)
+            stop_s = s.troubles.stop_s(self._env.now)
+            if stop_s > 0:
+                self._enter(s, DOWN)
+                yield self._env.timeout(stop_s)
             if s.next_failure_s <= 0:
                 model = s.machine.model
                 assert isinstance(model, GeometricMachine)  # nobody else has a next failure
                 self._enter(s, DOWN)
-                mean = self._config.slot_s / model.repairs_pu
+                mean = self._config.slot_s / model.repairs_pu * s.troubles.repair_factor
                 yield self._env.timeout(mean * _spread(s.rng, self._settings.repair_spread_pu))
                 s.next_failure_s = self._failure_gap_s(s)
 
@@ -267,7 +285,8 @@ class SimPyLine:
         s.age_slots = s.seen_age = s.wear = s.seen_wear = 0.0
         s.failed = False
         if upkeep is not None and isinstance(upkeep.wear, WeibullWear):
-            s.life_slots = upkeep.wear.scale_slots * float(s.rng.weibull(upkeep.wear.shape))
+            life = upkeep.wear.scale_slots * float(s.rng.weibull(upkeep.wear.shape))
+            s.life_slots = life / s.troubles.wear_factor
 
     def _wear(self, s: _Station) -> Events:
         """A part's worth of wear; a failure is served before anything else."""
@@ -275,7 +294,8 @@ class SimPyLine:
         assert upkeep is not None  # only stations with upkeep come here
         s.age_slots += 1.0
         if isinstance(upkeep.wear, GammaWear):
-            s.wear += float(s.rng.gamma(upkeep.wear.shape_per_slot, upkeep.wear.scale))
+            shape = upkeep.wear.shape_per_slot * s.troubles.wear_factor
+            s.wear += float(s.rng.gamma(shape, upkeep.wear.scale))
             s.failed = s.wear >= upkeep.wear.failure_level
         else:
             s.failed = s.age_slots >= s.life_slots
@@ -285,7 +305,7 @@ class SimPyLine:
     def _takes_service(self, s: _Station) -> bool:
         """Whether a crew is there for what is asked of a machine that works; it queues, and works on, while none is."""
         if bool(s.service) != s.calls:
-            s.calls = bool(s.service)
+            s.calls, s.called_s = bool(s.service), self._env.now
             (self._queue.append if s.calls else self._queue.remove)(s.place)
         return s.calls and self._may_begin(s)
 
@@ -294,7 +314,7 @@ class SimPyLine:
         upkeep = s.machine.upkeep
         assert upkeep is not None  # only stations with upkeep come here
         if not s.calls:
-            s.calls = True
+            s.calls, s.called_s = True, self._env.now
             self._queue.append(s.place)
         while not self._may_begin(s):
             self._enter(s, DOWN)
@@ -327,6 +347,11 @@ class SimPyLine:
             return False
         return s.place == (self._first - 1 if self._first - 1 in wanted else wanted[0])
 
+    def _ready_in_slots(self, s: _Station) -> float:
+        if s.state != WARMING:
+            return 0.0
+        return float(math.ceil((s.warm_at_s - self._env.now) / self._config.slot_s - 1e-9))
+
     def _restock(self) -> Events:
         yield self._env.timeout(self._config.service.spare_lead_slots * self._config.slot_s)
         self._spares += 1
@@ -348,12 +373,32 @@ class SimPyLine:
             rows.append((
                 float(s.state), float(min(level, default=_PLENTY)), float(min(room, default=_PLENTY)),
                 float(made[s.place] if made else 0), shares[BLOCKED], shares[STARVED], shares[DOWN] + shares[SERVICE],
-                max(0.0, power), 0.0, s.age_slots, s.seen_wear / scale, s.age_slots - s.seen_age, float(s.calls), price,
+                max(0.0, power), self._ready_in_slots(s), s.age_slots, s.seen_wear / scale, s.age_slots - s.seen_age,
+                float(s.calls), price, *self._crew_tags(s),
             ))  # fmt: skip
-        self._values = {MACHINE: np.array(rows)}
+        self._values = {MACHINE: self._sensors.told(np.array(rows), self._env.now)}
         if CREW in self._commands:
             spares = min(self._spares, _PLENTY)
-            self._values[CREW] = np.array([[float(self._free), float(len(self._queue)), spares]])
+            crews = (float(self._free), float(len(self._queue)), spares)
+            self._values[CREW] = np.array([[*crews, *(float(v) for row in self._board() for v in row)]])
+
+    def _crew_tags(self, s: _Station) -> list[float]:
+        """What a machine is told of the crews, and how long it has had its mode."""
+        limits = self._config.limits
+        tags = [float(self._free), float(len(self._queue))] if CREW in self._commands else []
+        if limits.on_slots or limits.rest_slots:
+            tags.append(min(1e9, (self._env.now - s.mode_since_s) / self._config.slot_s))
+        return tags
+
+    def _board(self) -> tuple[list[float], list[float], list[float]]:
+        """The dispatcher's: what each machine waits for, how long, and its age, in slots."""
+        calls, waited, age = [], [], []
+        for s in self._stations:
+            kind = 0 if s.place not in self._queue else 2 if s.failed else 3 if self._only_looks(s) else 1
+            calls.append(float(kind))
+            waited.append((self._env.now - s.called_s) / self._config.slot_s if kind else 0.0)
+            age.append(s.age_slots)
+        return calls, waited, age
 
 
 def _spread(rng: np.random.Generator, spread: float) -> float:

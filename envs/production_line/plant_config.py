@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from ..configuration import Strict
+from .scenarios import Fault
 
 
 class LinePlantConfig(Strict):
@@ -20,4 +21,5 @@ class LinePlantConfig(Strict):
     drift_pu_per_day: NonNegativeFloat = Field(0.0, description="efficiency that one machine loses a day, from start")
     drifting_machine: NonNegativeInt = Field(0, description="which one drifts, from 1; 0: none")
     meter_noise_pu: NonNegativeFloat = Field(0.01, description="of the power meters, over their reading")
+    faults: tuple[Fault, ...] = Field((), description="of machines and sensors, see scenarios.py")
     lost_reading_pu: NonNegativeFloat = Field(0.0, le=1, description="chance that a machine's reading is bad")

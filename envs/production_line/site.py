@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..diagnosis import Diagnosis, History
     from ..encoder import Encoder
+    from ..estimation.site import TwinPlan
     from ..plant import Plant
     from ..task import Task
     from ..twin import Tensors, Twin
@@ -65,6 +66,11 @@ class ProductionLineSite:
         from .plant import SimPyLine
 
         return SimPyLine(config, plant_config)
+
+    def live_twin(self, config: LineConfig, plant_config: LinePlantConfig) -> TwinPlan:
+        from .tracking import track_line
+
+        return track_line(config, plant_config)
 
     def prototypes(self, config: LineConfig, n_replicas: int, device: str, dtype: torch.dtype) -> Twin:
         from .prototypes import LinePrototypes

@@ -24,7 +24,8 @@ from .structure import Structure, draw_structure
 
 Tensor = torch.Tensor
 _HOUR_STREAM = 43
-_EFFICIENCY, _CAPACITY = "_efficiency_pu", "_capacity"
+_EFFICIENCY, _FAILS, _REPAIRS, _CAPACITY = "_efficiency_pu", "_fails_pu", "_repairs_pu", "_capacity"
+_RATES = {_EFFICIENCY: "efficiency", _FAILS: "fails", _REPAIRS: "repairs"}
 
 
 class ProductionLineTwin:
@@ -74,14 +75,20 @@ class ProductionLineTwin:
 
     @property
     def parameter_specs(self) -> tuple[Parameter, ...]:
-        """A fixed line's efficiencies, and its capacities, which may be explored; names ``M2_efficiency_pu``,
-        ``buffer1_capacity``."""
+        """A fixed line's efficiencies and, but of exponential machines, stops and repairs; and its capacities, which
+        may be explored; names ``M2_efficiency_pu``, ``M2_fails_pu``, ``M2_repairs_pu``, ``buffer1_capacity``."""
         if not isinstance(self._config.line, FixedLine):
             return ()
         found = [
             Parameter(f"{name}{_EFFICIENCY}", "pu", 1e-3, 1.0, "chance to process in a slot at full speed")
             for name in self._plan.names
         ]
+        if not self._config.is_exponential:
+            for name in self._plan.names:
+                found += [
+                    Parameter(f"{name}{_FAILS}", "pu", 0.0, 0.9, "chance to stop in a slot in which it could work"),
+                    Parameter(f"{name}{_REPAIRS}", "pu", 1e-3, 1.0, "chance to come up again in a slot"),
+                ]
         least = 0.0 if self._config.blocking == "after" else 1.0
         found += [
             Parameter(f"buffer{k + 1}{_CAPACITY}", "parts", least, 1000.0, "whole parts", explorable=True)
@@ -97,7 +104,8 @@ class ProductionLineTwin:
 
         Parts above a smaller capacity stay until they are used up.
         """
-        efficiency, capacity = self._structure.efficiency.clone(), self._structure.capacity.clone()
+        capacity = self._structure.capacity.clone()
+        rates = {kind: getattr(self._structure, field).clone() for kind, field in _RATES.items()}
         for name, value in values.items():
             if name not in self._parameters:
                 known = ", ".join(self._parameters) or "none"
@@ -105,18 +113,21 @@ class ProductionLineTwin:
             given = value.to(self._device, self._dtype).expand(self._n_replicas).clone()
             same = given == self._parameters[name]  # a row that is given what it has keeps every bit
             self._parameters[name] = given
-            if name.endswith(_EFFICIENCY):
-                i = self._plan.names.index(name.removesuffix(_EFFICIENCY))
-                efficiency[i] = torch.where(same, efficiency[i], given.to(torch.float64))
+            kind = next((k for k in rates if name.endswith(k)), "")
+            if kind:
+                i = self._plan.names.index(name.removesuffix(kind))
+                rates[kind][i] = torch.where(same, rates[kind][i], given.to(torch.float64))
             else:
                 capacity[int(name.removeprefix("buffer").removesuffix(_CAPACITY)) - 1] = given.round().to(torch.int64)
-        self._structure = self._with(efficiency=efficiency, capacity=capacity)
+        changed = {field: rates[kind] for kind, field in _RATES.items()}
+        self._structure = self._with(**changed, capacity=capacity)
 
     def _own_parameters(self) -> dict[str, Tensor]:
         if not isinstance(self._config.line, FixedLine):
             return {}
         s = self._structure
-        found = {f"{name}{_EFFICIENCY}": s.efficiency[i] for i, name in enumerate(self._plan.names)}
+        kinds = (_EFFICIENCY,) if self._config.is_exponential else tuple(_RATES)
+        found = {f"{n}{kind}": getattr(s, _RATES[kind])[i] for i, n in enumerate(self._plan.names) for kind in kinds}
         found |= {f"buffer{k + 1}{_CAPACITY}": row for k, row in enumerate(s.capacity)}
         return {name: value.to(self._dtype) for name, value in found.items()}
 
@@ -175,6 +186,8 @@ class ProductionLineTwin:
         return structure, self._physics.fresh(structure, low + (high - low) * drawn)
 
     def _with(self, **changed: Tensor) -> Structure:
+        if "fails" in changed:
+            self._physics.stops = bool((changed["fails"] > 0).any())
         return Structure(**{**vars(self._structure), **changed})
 
     def _snapped(self, commands: Tensors, group: str) -> list[Tensor]:

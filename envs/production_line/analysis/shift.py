@@ -126,6 +126,27 @@ class ShiftWatch:
                 self._chances[i] = _rest(chance, at)
         return found
 
+    def memory(self) -> Floats:
+        """All of it, ``[R, 4]``: the period; then of each chance its blocks and, with an end of -1, its open counts."""
+        found = [(-1.0, float(self._period), 0.0, 0.0)]
+        for i, chance in enumerate(self._chances):
+            found += [
+                (float(i), float(e), n, k) for e, n, k in zip(chance.ends, chance.trials, chance.made, strict=True)
+            ]
+            found.append((float(i), -1.0, chance._open_trials, chance._open_made))
+        return np.array(found, dtype=np.float64)
+
+    def recall(self, memory: Floats) -> None:
+        """The inverse of :meth:`memory`."""
+        self._period = int(memory[0, 1])
+        self._chances = [_Chance(0) for _ in self._chances]
+        for i, chance in enumerate(self._chances):
+            mine = memory[memory[:, 0] == i]
+            blocks, rest = mine[mine[:, 1] >= 0], mine[mine[:, 1] < 0][0]
+            chance.ends = [int(e) for e in blocks[:, 1]]
+            chance.trials, chance.made = blocks[:, 2].tolist(), blocks[:, 3].tolist()
+            chance._open_trials, chance._open_made = float(rest[2]), float(rest[3])
+
 
 def shifts_of(record: LineRecord, alarm_nats: float) -> tuple[list[Shift], NDArray[np.int64]]:
     """All changes in a record, and the period ``[3, M]`` from which on each machine's efficiency, failures and repairs
