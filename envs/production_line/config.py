@@ -7,6 +7,7 @@ says how it varies: ``bernoulli`` draws anew each slot whether it processes; ``g
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -74,6 +75,14 @@ class WeibullWear(Strict):
     shape: PositiveFloat = 2.5
     scale_slots: PositiveFloat = 5000.0
 
+    @property
+    def mean_life_slots(self) -> float:
+        return self.scale_slots * math.gamma(1.0 + 1.0 / self.shape)
+
+    @property
+    def life_shape(self) -> float:
+        return self.shape
+
 
 class GammaWear(Strict):
     """Wears by a gamma process in slots of work and fails where wear passes ``failure_level``; wear is seen when it is
@@ -84,6 +93,16 @@ class GammaWear(Strict):
     scale: PositiveFloat = 1.0
     failure_level: PositiveFloat = 20.0
     monitored: bool = Field(False, description="a sensor shows wear in every slot, without an inspection")
+
+    @property
+    def mean_life_slots(self) -> float:
+        """Until the mean passes the level."""
+        return self.failure_level / (self.shape_per_slot * self.scale)
+
+    @property
+    def life_shape(self) -> float:
+        """Square of mean over standard deviation of wear where its mean passes the level."""
+        return self.failure_level / self.scale
 
 
 Wear = Annotated[WeibullWear | GammaWear, Field(discriminator="kind")]
@@ -123,19 +142,23 @@ class Buffer(Strict):
 
 
 class FixedLine(Strict):
-    """One line. Without ``buffers`` the machines stand in a row, with ``capacities`` between them."""
+    """One line. Without ``buffers`` the machines stand in a row, with ``capacities`` between them. ``parallel`` machines
+    stand side by side, each with a supply and a way out of its own: they share the crews alone."""
 
     kind: Literal["fixed"] = "fixed"
     machines: tuple[Machine, ...] = (Machine(), Machine(), Machine())
     capacities: tuple[NonNegativeInt, ...] = (3, 3)
     buffers: tuple[Buffer, ...] = ()
+    parallel: bool = Field(False, description="no buffers, so capacities: []")
 
     @model_validator(mode="after")
     def _hangs_together(self) -> FixedLine:
         n = len(self.machines)
         if not 1 <= n <= MOST_MACHINES:
             raise ValueError(f"machines: {n}; give 1 to {MOST_MACHINES}")
-        if not self.buffers and len(self.capacities) != n - 1:
+        if self.parallel and (self.buffers or self.capacities):
+            raise ValueError("parallel: machines side by side have no buffers; give capacities: [] and no buffers")
+        if not self.buffers and not self.parallel and len(self.capacities) != n - 1:
             raise ValueError(f"capacities: {len(self.capacities)} for {n} machines in a row; give {n - 1}, or buffers")
         for k, b in enumerate(self.buffers):
             if not (b.producer < b.consumer <= n):
@@ -213,6 +236,19 @@ class Service(Strict):
     spare_lead_slots: PositiveInt = 500
 
 
+class Limits(Strict):
+    """What the shield keeps beyond ranges (constraints.py); none unless given.
+
+    ``calls``: calls for service that may stand at once, an inspection counted twice; a failed machine's is no command.
+    """
+
+    on_slots: NonNegativeInt = Field(0, description="shortest time that a machine stays on")
+    rest_slots: NonNegativeInt = Field(0, description="shortest time that it stays off, or in stand-by")
+    starts_per_hour: PositiveInt | None = Field(None, description="at most, of each machine")
+    calls: PositiveInt | None = None
+    lock_out: bool = Field(False, description="a machine in service is off, and stays off until the crew has left")
+
+
 class LineConfig(Strict):
     """A line of machines and buffers.
 
@@ -235,6 +271,7 @@ class LineConfig(Strict):
     slots_per_period: PositiveInt = 1
     tariff: Tariff = Tariff()
     service: Service = Service()
+    limits: Limits = Limits()
     start_hour: tuple[float, float] = Field((0.0, 0.0), description="range of the hour of day at which episodes begin")
 
     @model_validator(mode="after")

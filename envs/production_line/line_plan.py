@@ -31,7 +31,12 @@ def plan_of(config: LineConfig) -> Plan:
     line = config.line
     machines = line.machines if isinstance(line, FixedLine) else (line.machine,) * line.machines[1]
     names = tuple(m.name or f"M{i + 1}" for i, m in enumerate(machines))
-    if isinstance(line, FixedLine) and line.buffers:
+    producer: tuple[int, ...]
+    consumer: tuple[int, ...]
+    capacities: tuple[int, ...]
+    if isinstance(line, FixedLine) and line.parallel:
+        producer, consumer, capacities = (), (), ()
+    elif isinstance(line, FixedLine) and line.buffers:
         producer = tuple(b.producer - 1 for b in line.buffers)
         consumer = tuple(b.consumer - 1 for b in line.buffers)
         capacities = tuple(b.capacity for b in line.buffers)

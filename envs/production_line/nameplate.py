@@ -6,7 +6,7 @@ Tags follow the usual names of a machine's controller; ISO 22400-2 has the indic
 from __future__ import annotations
 
 from ..nameplate import Group, Nameplate, Signal
-from .config import MODES, BernoulliMachine, FixedLine, GeometricMachine, LineConfig, MachineModel
+from .config import MODES, BernoulliMachine, FixedLine, GeometricMachine, LineConfig, Machine, MachineModel
 from .line_plan import Plan, plan_of
 
 MACHINE, CREW = "machine", "crew"
@@ -56,6 +56,21 @@ CREW_MEASURED = (
     Signal("waiting", "1", 0.0, 1e4, "machines that wait for one", "Waiting"),
     Signal("spares", "parts", 0.0, 1e6, "in store; 1e6 where they are never short", "Spares"),
 )
+UPKEEP_MEASURED = (
+    Signal("crews_free", "1", 0.0, 1e4, "crews that are free in the next slot", "CrewsFree"),
+    Signal("calls", "1", 0.0, 1e4, "machines of the line that wait for a crew", "CrewCalls"),
+)
+"""Of machines, after the others, where any of them wears."""
+UPKEEP_STATICS = (
+    Signal("wear_kind", "1", 0.0, 3.0, "0 does not wear, 1 Weibull, 2 gamma process, 3 stages"),
+    Signal("mean_life_slots", "slots", 0.0, 1e12, "of work, from new to failed; 0 where it does not wear"),
+    Signal("wear_shape", "1", 0.0, 1e12, "of the life: Weibull's shape, or one over the square of its spread"),
+    Signal("preventive_slots", "slots", 0.0, 1e6, "a preventive service takes"),
+    Signal("corrective_slots", "slots", 0.0, 1e6, "a repair takes"),
+)
+"""Of machines, after the others, where any of them wears."""
+HELD = Signal("mode_held_slots", "slots", 0.0, 1e9, "since its mode changed", "ModeHeld")
+"""Of machines, where the site limits how soon a mode may change again."""
 CREW_HIDDEN = (Signal("busy", "1", 0.0, 1e4, "crews at work"),)
 
 
@@ -76,11 +91,35 @@ def line_nameplate(config: LineConfig) -> Nameplate:
         ranks = tuple(float(k) for k in range(n + 1))
         choice = Signal("first", "1", 0.0, float(n), "the machine to serve first, from 1; 0: who came first", "First",
                         levels=ranks)  # fmt: skip
-        groups = [Group(CREW, (DISPATCHER,), CREW_MEASURED, (choice,), CREW_HIDDEN)]
+        groups = [Group(CREW, (DISPATCHER,), crew_signals(plan), (choice,), CREW_HIDDEN)]
     fixed = isinstance(config.line, FixedLine)
     values = tuple(machine_statics(config, plan, i) for i in range(len(plan.names))) if fixed else ()
-    machine = Group(MACHINE, plan.names, MEASURED, tuple(commands), HIDDEN, STATICS, values)
+    statics = STATICS + (UPKEEP_STATICS if plan.wears else ())
+    machine = Group(MACHINE, plan.names, machine_signals(config, plan), tuple(commands), HIDDEN, statics, values)
     return Nameplate(config.name, config.dt_s, (machine, *groups), f"{len(plan.names)} machines")
+
+
+def machine_signals(config: LineConfig, plan: Plan) -> tuple[Signal, ...]:
+    """What a machine's controller measures; every line has ``MEASURED`` first."""
+    limits = config.limits
+    return (
+        MEASURED + (UPKEEP_MEASURED if plan.wears else ()) + ((HELD,) if limits.on_slots or limits.rest_slots else ())
+    )
+
+
+def crew_signals(plan: Plan) -> tuple[Signal, ...]:
+    """What the dispatcher has on its board: ``CREW_MEASURED``, then three rows with a place a machine."""
+    board = []
+    for k, name in enumerate(plan.names, 1):
+        board.append(
+            Signal(f"call_{k}", "1", 0.0, 3.0, f"{name} waits for: 0 nothing, 1 preventive service, 2 repair, 3 inspection",
+                   f"Call{k}")
+        )  # fmt: skip
+    for k, name in enumerate(plan.names, 1):
+        board.append(Signal(f"waited_{k}_slots", "slots", 0.0, 1e9, f"{name} has waited", f"Waited{k}"))
+    for k, name in enumerate(plan.names, 1):
+        board.append(Signal(f"age_{k}_slots", "slots", 0.0, 1e9, f"{name} has worked since renewed", f"Age{k}"))
+    return CREW_MEASURED + tuple(board)
 
 
 def machine_statics(config: LineConfig, plan: Plan, i: int) -> tuple[float, ...]:
@@ -92,8 +131,18 @@ def machine_statics(config: LineConfig, plan: Plan, i: int) -> tuple[float, ...]
     return (
         float(min(before, default=0)), float(min(behind, default=0)), efficiency, power.idle_kw,
         power.idle_kw + power.linear_kw + power.cubic_kw, power.off_kw, float(machine.warm_up_slots),
-        i / max(1, len(plan.names) - 1),
+        i / max(1, len(plan.names) - 1), *(upkeep_statics(machine) if plan.wears else ()),
     )  # fmt: skip
+
+
+def upkeep_statics(machine: Machine) -> tuple[float, ...]:
+    """In the order of ``UPKEEP_STATICS``."""
+    upkeep = machine.upkeep
+    if upkeep is None:
+        return (0.0,) * len(UPKEEP_STATICS)
+    life, shape = upkeep.wear.mean_life_slots, upkeep.wear.life_shape
+    kind = {"weibull": 1.0, "gamma": 2.0, "staged": 3.0}[upkeep.wear.kind]
+    return kind, life, shape, float(upkeep.preventive_slots), float(upkeep.corrective_slots)
 
 
 def long_run_efficiency(model: MachineModel) -> float:

@@ -7,7 +7,7 @@ import torch
 from ..nameplate import Nameplate
 from .config import FixedLine, GammaWear, LineConfig
 from .line_plan import Plan
-from .nameplate import MACHINE
+from .nameplate import MACHINE, upkeep_statics
 from .passage import Passage
 from .structure import Structure
 from .upkeep import NOTHING
@@ -43,21 +43,36 @@ def machine_readings(
     measured = (
         doing.to(zeros.dtype), before, behind, s["worked"], s["blocked"] / slots, s["starved"] / slots,
         s["down"] / slots, s["energy_kwh"] / hours, s["ready_in"].to(zeros.dtype), age, seen, ago, waits,
-        price.expand_as(zeros),
+        price.expand_as(zeros), *_crew_tags(config, plan, s, zeros),
     )  # fmt: skip
     finished = torch.where(sinks, s["worked"], 0.0)
     hidden = (finished, s["energy_kwh"], s["energy_cost"], cost, renewals, failures, wear, held)
     return _outer(measured, structure.present), _outer(hidden, structure.present)
 
 
+def _crew_tags(config: LineConfig, plan: Plan, s: State, zeros: Tensor) -> list[Tensor]:
+    """What machines are told of the crews, and how long each has had its mode."""
+    found = []
+    if plan.wears:
+        free = s["crews"] - ((s["doing"] != NOTHING) & (s["left"] > 1)).sum(0)
+        waiting = ((s["wants"] != NOTHING) & (s["doing"] == NOTHING)).sum(0)
+        found = [free.to(zeros.dtype).expand_as(zeros), waiting.to(zeros.dtype).expand_as(zeros)]
+    if config.limits.on_slots or config.limits.rest_slots:
+        found.append((s["slot"] - s["mode_since"]).to(zeros.dtype))
+    return found
+
+
 def crew_readings(config: LineConfig, s: State) -> tuple[Tensor, Tensor]:
-    """Measured ``[B, 1, 3]`` and hidden ``[B, 1, 1]`` of the dispatcher."""
+    """Measured ``[B, 1, 3 + 3 M]`` and hidden ``[B, 1, 1]`` of the dispatcher."""
     busy = (s["doing"] != NOTHING).sum(0).to(torch.float64)
     waiting = ((s["wants"] != NOTHING) & (s["doing"] == NOTHING)).sum(0).to(torch.float64)
     stock = (s["due"] <= s["slot"]).sum(0).to(torch.float64)
     spares = stock if config.service.spares is not None else torch.full_like(busy, ENDLESS)
-    measured = torch.stack((s["crews"] - busy, waiting, spares), dim=-1)
-    return measured[:, None], busy[:, None, None]
+    waits = (s["wants"] != NOTHING) & (s["doing"] == NOTHING)
+    waited = torch.where(waits, s["slot"] - s["since"], 0)
+    board = (torch.where(waits, s["wants"], 0), waited, s["age"])
+    measured = torch.cat((torch.stack((s["crews"] - busy, waiting, spares)), *(b.to(torch.float64) for b in board)))
+    return measured.T[:, None].contiguous(), busy[:, None, None]
 
 
 def random_statics(config: LineConfig, plan: Plan, structure: Structure, nameplate: Nameplate) -> Tensor:
@@ -77,7 +92,7 @@ def random_statics(config: LineConfig, plan: Plan, structure: Structure, namepla
     rows = (
         torch.cat((edge, capacity)), torch.cat((capacity, edge)), structure.efficiency, ones * power.idle_kw,
         ones * (power.idle_kw + power.linear_kw + power.cubic_kw), ones * power.off_kw,
-        ones * machine.warm_up_slots, place,
+        ones * machine.warm_up_slots, place, *(ones * v for v in (upkeep_statics(machine) if plan.wears else ())),
     )  # fmt: skip
     return _outer(rows, present)
 
