@@ -6,7 +6,6 @@ Features do not depend on how long the line is, so that one policy serves any. R
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from ..configuration import Strict
 from ..nameplate import Nameplate
+from .features import bounded, module_of, moved, share
 from .nameplate import CREW, CREW_MEASURED, MACHINE, MEASURED, STATICS
 
 Array = Any
@@ -60,7 +60,7 @@ class NeighbourEncoder:
         self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
     ) -> tuple[Array, Mapping[str, Array]]:
         """Features ``[B, N, F]``; zero where ``present`` ``[B, N]`` is False."""
-        xp, s = _module(measured), self._settings
+        xp, s = module_of(measured), self._settings
         here = present[..., None]
         measured = xp.where(here, measured, xp.zeros_like(measured))
 
@@ -73,21 +73,21 @@ class NeighbourEncoder:
         state = told("state")
         one = xp.ones_like(state)
         columns = [xp.where(xp.abs(state - k) < 0.5, one, 0 * one) for k in range(_N_STATES)]
-        before, behind = _bounded(told("parts_before"), s.usual_parts), _bounded(told("room_behind"), s.usual_parts)
+        before, behind = bounded(told("parts_before"), s.usual_parts), bounded(told("room_behind"), s.usual_parts)
         columns += [before, behind]
-        columns += [_share(xp, told("parts_before"), fixed("capacity_before"))]
-        columns += [_share(xp, told("room_behind"), fixed("capacity_behind"))]
+        columns += [share(xp, told("parts_before"), fixed("capacity_before"))]
+        columns += [share(xp, told("room_behind"), fixed("capacity_behind"))]
         columns += [told("blocked_pu"), told("starved_pu"), told("down_pu")]
-        columns += [_bounded(told("ready_in_slots"), 1.0), _bounded(told("age_slots"), s.usual_age_slots)]
-        columns += [xp.clip(told("seen_wear_pu"), 0.0, 1.0), _bounded(told("seen_ago_slots"), s.usual_age_slots)]
-        columns += [told("waits_for_crew"), _bounded(told("price_per_kwh"), s.usual_price)]
+        columns += [bounded(told("ready_in_slots"), 1.0), bounded(told("age_slots"), s.usual_age_slots)]
+        columns += [xp.clip(told("seen_wear_pu"), 0.0, 1.0), bounded(told("seen_ago_slots"), s.usual_age_slots)]
+        columns += [told("waits_for_crew"), bounded(told("price_per_kwh"), s.usual_price)]
         columns += [fixed("efficiency_pu"), fixed("place_pu")]
         is_up = xp.where((state < 2.5), one, 0 * one)
         warm = xp.where((state < 3.5), one, 0 * one)
         seen = [one, is_up, fixed("efficiency_pu") * one, before, behind, warm]
         seen = [xp.where(present, column, xp.zeros_like(column)) for column in seen]
         for away in [-k for k in range(1, s.n_upstream + 1)] + list(range(1, s.n_downstream + 1)):
-            columns += [_moved(xp, column, away) for column in seen]
+            columns += [moved(xp, column, away) for column in seen]
         features = xp.stack([column + 0 * one for column in columns], -1)
         return xp.where(here, features, xp.zeros_like(features)), memory
 
@@ -120,35 +120,6 @@ class CrewEncoder:
         self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
     ) -> tuple[Array, Mapping[str, Array]]:
         """Features ``[B, 1, 3]``."""
-        xp = _module(measured)
-        found = _bounded(measured, 2.0)
+        xp = module_of(measured)
+        found = bounded(measured, 2.0)
         return xp.where(present[..., None], found, xp.zeros_like(found)), memory
-
-
-def _bounded(x: Array, usual: float) -> Array:
-    """0 at 0, 0.5 at ``usual``, below 1 for any number that is not negative."""
-    size = abs(x)
-    return size / (size + usual)
-
-
-def _share(xp: Any, parts: Array, capacity: Array) -> Array:
-    """Parts over capacity, 1 where there is no buffer."""
-    there = (capacity > 0.5) & (parts < 1e5)
-    safe = xp.where(there, capacity, xp.ones_like(capacity))
-    return xp.where(there, xp.clip(parts / safe, 0.0, 1.0), xp.ones_like(parts))
-
-
-def _moved(xp: Any, column: Array, away: int) -> Array:
-    """The column of the machine ``away`` places down the line, zero beyond the ends."""
-    n, out = column.shape[1], xp.zeros_like(column)
-    if abs(away) >= n:
-        return out
-    if away > 0:
-        out[:, : n - away] = column[:, away:]
-    else:
-        out[:, -away:] = column[:, : n + away]
-    return out
-
-
-def _module(array: Array) -> Any:
-    return sys.modules[type(array).__module__.split(".")[0]]

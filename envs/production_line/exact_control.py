@@ -108,6 +108,21 @@ class ControlledLine:
         mode, speed = rule(self.levels, self.mode, self.ready_in)
         return self.worth(self.choices(mode, speed))
 
+    def state_of(self, levels: Integers, mode: Integers, ready_in: Integers) -> Integers:
+        """``[B]``: states of levels ``[B, M-1]``, modes and slots until warm ``[B, M]``; the nearest that there are."""
+        top = int(self.ready_in.max()) + 1
+        most = self.levels.max(0)
+
+        def phase(mode: Integers, ready_in: Integers) -> Integers:
+            return np.asarray(np.where(mode == ON, 2 + np.minimum(ready_in, top - 1), mode), dtype=np.int64)
+
+        sizes = (*(most + 1), *([top + 2] * mode.shape[1]))
+        key = np.ravel_multi_index((*self.levels.T, *phase(self.mode, self.ready_in).T), sizes)
+        asked = np.ravel_multi_index((*np.clip(levels, 0, most).T, *phase(mode, ready_in).T), sizes)
+        order = np.argsort(key)
+        place = np.minimum(np.searchsorted(key[order], asked), len(key) - 1)
+        return np.asarray(order[place], dtype=np.int64)
+
     def choices(self, mode: Integers, speed: Floats) -> Integers:
         """``[S]``: the joint choices nearest to modes and speeds ``[S, M]``; off and stand-by know no speed."""
         apart = 10.0 * np.abs(mode[:, None] - self.mode_of[None])

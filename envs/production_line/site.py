@@ -52,12 +52,16 @@ class ProductionLineSite:
         return LineProfit.from_options(config, options)
 
     def encoders(self) -> tuple[str, ...]:
-        return ("neighbours", "crew")
+        return ("neighbours", "levels", "crew")
 
     def encoder(self, name: str, nameplate: Nameplate, settings: Mapping[str, Any]) -> Encoder:
         from .encoder import CrewEncoder, CrewSettings, NeighbourEncoder, NeighbourSettings
 
         self._known("encoder", name, self.encoders())
+        if name == "levels":
+            from .level_encoder import LevelEncoder, LevelSettings
+
+            return LevelEncoder(nameplate, validate(dict(settings), LevelSettings, "encoder.settings"))
         if name == "crew":
             return CrewEncoder(nameplate, validate(dict(settings), CrewSettings, "encoder.settings"))
         return NeighbourEncoder(nameplate, validate(dict(settings), NeighbourSettings, "encoder.settings"))
