@@ -23,6 +23,7 @@ IMPORTED_AS = {
     "django_js_lib_htmx": "js_lib_htmx",
     "mlflow_skinny": "mlflow",
     "paho_mqtt": "paho",
+    "pillow": "PIL",
     "scikit_learn": "sklearn",
 }
 """Packages whose import has another name."""

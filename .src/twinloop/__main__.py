@@ -78,6 +78,7 @@ COMMANDS = {
 
 PACKAGE_EXTRAS = {
     "Box2D": ("tasks",),
+    "PIL": ("cell",),
     "asyncua": ("opcua",),
     "cma": ("falsify", "explore"),
     "cryptography": ("audit", "console", "edge", "opcua"),
@@ -91,6 +92,7 @@ PACKAGE_EXTRAS = {
     "matplotlib": ("train",),
     "mlflow": ("mlflow",),
     "mpe2": ("tasks",),
+    "mujoco": ("cell",),
     "onnx": ("train",),
     "onnxruntime": ("edge", "train"),
     "optuna": ("explore",),
@@ -109,7 +111,7 @@ PACKAGE_EXTRAS = {
     "sklearn": ("prognosis",),
     "stable_baselines3": ("sb3",),
     "tensorboard": ("train",),
-    "torch": ("twin", "line", "train"),
+    "torch": ("twin", "line", "cell", "train"),
     "uvicorn": ("console",),
     "wandb": ("wandb",),
     "youplot": ("console",),

@@ -107,6 +107,8 @@ def _check_nan(plant: Plant, tolerance: float) -> None:
     """A NaN is refused: by an error, or by keeping what is in force."""
     in_force = _write(plant, _commands(plant, None), "commands neutral")
     for group in plant.nameplate.groups:
+        if not group.commanded:
+            continue
         bad = {g: v.copy() for g, v in in_force.items()}
         bad[group.name][0, 0] = np.nan
         try:

@@ -38,9 +38,9 @@ TORQUE_NM = (150.0, 150.0, 150.0, 28.0, 28.0, 28.0)
 ARMATURE_KGM2 = (0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 COULOMB_NM = (5.0, 5.0, 4.0, 0.8, 0.8, 0.8)
 VISCOUS_NMSPRAD = (8.0, 8.0, 6.0, 1.0, 1.0, 1.0)
-SERVO_SPEED_GAIN_NMSPRAD = (600.0, 600.0, 400.0, 40.0, 40.0, 40.0)
-"""Of the speed loop in the arm's own controller: chosen here, for a bandwidth of some 100 rad/s."""
-SERVO_INTEGRAL_GAIN_NMPRAD = (9000.0, 9000.0, 6000.0, 600.0, 600.0, 600.0)
+SERVO_SPEED_GAIN_NMSPRAD = (1500.0, 1500.0, 600.0, 40.0, 40.0, 40.0)
+SERVO_INTEGRAL_GAIN_NMPRAD = (60000.0, 60000.0, 24000.0, 1600.0, 1600.0, 1600.0)
+"""Of the speed loop in the arm's own controller: chosen here, so that it follows within some 25 ms."""
 
 
 def inertia(link: int) -> Floats:

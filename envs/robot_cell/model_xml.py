@@ -84,8 +84,8 @@ def cell_xml(config: RobotCellConfig, settings: RobotCellPlantConfig, places: tu
 def _appearance(root: Element, n_arms: int) -> None:
     visual = _add(root, "visual")
     _add(visual, "headlight", ambient="0.32 0.32 0.34", diffuse="0.25 0.25 0.25", specular="0.1 0.1 0.1")
-    _add(visual, "quality", shadowsize="4096", offsamples="8", numslices="48", numstacks="24", numquads="8")
-    _add(visual, "map", znear="0.02", zfar="30", shadowclip="2.5", haze="0.35", fogstart="6", fogend="14")
+    _add(visual, "quality", shadowsize="8192", offsamples="8", numslices="48", numstacks="24", numquads="8")
+    _add(visual, "map", znear="0.02", zfar="30", shadowclip="1.8", haze="0.35", fogstart="6", fogend="14")
     _add(visual, "rgba", haze="0.86 0.89 0.93 1")
     _add(root, "statistic", center="0 0 0.4", extent="2")
     asset = _add(root, "asset")
@@ -99,7 +99,7 @@ def _appearance(root: Element, n_arms: int) -> None:
         ("shell", "0.87 0.88 0.89 1", "0.5", "0.6"),
         ("tube", "0.74 0.76 0.78 1", "0.7", "0.7"),
         ("joint", "0.25 0.26 0.28 1", "0.4", "0.5"),
-        ("plinth", "0.32 0.35 0.40 1", "0.3", "0.3"),
+        ("mat", "0.36 0.39 0.43 1", "0.1", "0.1"),
         ("mark", "0.95 0.78 0.12 1", "0.1", "0.1"),
         ("wall", "0.55 0.70 0.85 0.18", "0.3", "0.6"),
         ("fixture", "0.45 0.50 0.56 1", "0.4", "0.4"),
@@ -122,15 +122,23 @@ def _surroundings(world: Element, config: RobotCellConfig) -> None:
                diffuse="0.62 0.61 0.58", specular="0.3 0.3 0.3")  # fmt: skip
     _add(world, "light", name="fill", directional="true", pos="2 2 4", dir="-0.5 -0.3 -1", castshadow="false",
                diffuse="0.20 0.22 0.26", specular="0 0 0")  # fmt: skip
-    _add(world, "body", name="middle", pos="0 0 0.36")
+    _add(world, "body", name="middle", pos="0 0 0.42")
     look = {"mode": "targetbody", "target": "middle"}
-    _add(world, "camera", name="front", pos="1.5 -2.5 1.45", fovy="36", **look)
-    _add(world, "camera", name="near", pos="0.25 -1.55 0.75", fovy="42", **look)
-    _add(world, "camera", name="side", pos="-2.9 -1.2 1.7", fovy="38", **look)
-    _add(world, "camera", name="above", pos="0 -0.35 4.4", fovy="42", **look)
+    _add(world, "camera", name="front", pos="2.3 -4.4 2.1", fovy="27", **look)
+    _add(world, "camera", name="near", pos="0.5 -1.9 1.0", fovy="38", **look)
+    _add(world, "camera", name="side", pos="-4.3 -2.3 2.0", fovy="29", **look)
+    _add(world, "camera", name="above", pos="0 -0.5 5.2", fovy="34", **look)
     floor_m = min((p.offset_m for p in config.fixtures if isinstance(p, PlaneFixture) and _is_level(p)), default=0.0)
     _add(world, "geom", name="floor", type="plane", size="12 12 0.1", pos=f"0 0 {floor_m}", material="floor",
                contype=f"{_FLOOR}", conaffinity="0", group="0")  # fmt: skip
+    _add(world, "geom", name="mat", type="box", size="1.15 0.9 0.002", pos=f"0 0 {floor_m}", material="mat",
+         contype="0", conaffinity="0", group=_VISUAL_GROUP)  # fmt: skip
+    for name, place, size in (
+        ("left", "-1.17 0", "0.03 0.95"), ("right", "1.17 0", "0.03 0.95"),
+        ("back", "0 0.92", "1.2 0.03"), ("fore", "0 -0.92", "1.2 0.03"),
+    ):  # fmt: skip
+        _add(world, "geom", name=f"line_{name}", type="box", size=f"{size} 0.003", pos=f"{place} {floor_m}",
+             material="mark", contype="0", conaffinity="0", group=_VISUAL_GROUP)  # fmt: skip
     for k, fixture in enumerate(config.fixtures):
         name = f"fixture_{k + 1}"
         if isinstance(fixture, CapsuleFixture):
@@ -151,7 +159,7 @@ def _arm(world: Element, contact: Element, k: int, arm: Arm, place: ArmPlace, se
     name = f"arm_{k + 1}"
     turn = math.radians(place.yaw_deg)
     body = _add(world, "body", name=name, pos=_text((place.x_m, place.y_m, place.z_m)), quat=_about_z(turn))
-    _seen(body, "cylinder", "0.115 0.006", "mark", pos="0 0 0.006")
+    _seen(body, "cylinder", "0.11 0.008", "joint", pos="0 0 0.008")
     parent, origin, quat = body, (0.0, 0.0, 0.0), "1 0 0 0"
     _looks(body, LOOKS[0], k)
     _capsules(body, arm, k, frame=0, transform=(np.eye(3), np.zeros(3)))

@@ -41,8 +41,8 @@ _TRIES = 100
 _NEAREST_M = 0.2  # to the axis of joint 1: nearer, an arm gets at little
 _BEYOND_M = 0.02  # a crossing target lies so far beyond the box's middle
 _SHOULDER_M = np.array([0.0, 0.0, UR5E.d_m[0]])
-_FOLLOWING_ERROR_RAD = 0.1
-_SERVO_SLACK_RAD = 0.15  # the integral never pulls by more: what a joint that is held up by force may wind up
+_SERVO_SLACK_RAD = 0.03  # the integral winds up no further: a joint that is held up doesn't leap when it is free
+_HELD_UP_S = 0.2  # so long at that slack, and the arm stops
 _BRAKING = np.array(UR5E.braking_radps2)
 _LOWEST, _HIGHEST = np.array(UR5E.q_min_rad), np.array(UR5E.q_max_rad)
 
@@ -114,6 +114,7 @@ class MuJoCoCell:
         self._holds = np.zeros(n, dtype=bool)
         self._part = np.zeros(n, dtype=np.int64)
         self._dwell_s = np.zeros(n)
+        self._held_up_s = np.zeros(n)
         self._stall_since_s, self._best_m = np.zeros(n), np.full(n, math.inf)
         self._target_m = np.zeros((n, 3))
         self._due_s: float | None = None
@@ -274,14 +275,17 @@ class MuJoCoCell:
         return wanted
 
     def _watch_servos(self) -> None:
-        """Stop an arm whose joint can't follow, and unwind its integrals."""
+        """Stop an arm of which a joint can't follow, and unwind its integrals."""
         data, n_joints = self._data, self._n_joints
         lag = data.act - data.qpos[:n_joints]
-        if np.abs(lag).max() <= _FOLLOWING_ERROR_RAD:
+        behind = (np.abs(lag) > _SERVO_SLACK_RAD).reshape(self._n, N_JOINTS).any(1)
+        if not behind.any():
+            self._held_up_s[:] = 0.0
             return
-        for k in np.flatnonzero((np.abs(lag) > _FOLLOWING_ERROR_RAD).reshape(self._n, N_JOINTS).any(1)):
-            self.stop(int(k))
         data.act[:] = data.qpos[:n_joints] + np.clip(lag, -_SERVO_SLACK_RAD, _SERVO_SLACK_RAD)
+        self._held_up_s = np.where(behind, self._held_up_s + self._config.control_period_s, 0.0)
+        for k in np.flatnonzero(self._held_up_s > _HELD_UP_S):
+            self.stop(int(k))
 
     def _contact_classes(self) -> NDArray[np.int64]:
         """Of each geom: an arm's number from 0, or what else it is; -9 for what never counts."""
