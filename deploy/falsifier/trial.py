@@ -19,6 +19,7 @@ from ...envs.constraint import (
     Margins,
     MeasuredConstraint,
     Moment,
+    RowsConstraint,
     SeparationConstraint,
     needs_history,
 )
@@ -33,7 +34,12 @@ Measured = Mapping[str, Floats]
 TOLERANCE_PU = 1e-9
 """Rounding, as a share of a constraint's scale: less is no violation."""
 _NEEDS_MESSAGES = (
-    MeasuredConstraint | BarrierConstraint | SeparationConstraint | LookAheadConstraint | AccelerationConstraint
+    MeasuredConstraint
+    | BarrierConstraint
+    | RowsConstraint
+    | SeparationConstraint
+    | LookAheadConstraint
+    | AccelerationConstraint
 )
 """What nobody can keep who is told wrongly; and a write that is lost stops a command as no acceleration could."""
 

@@ -17,6 +17,7 @@ from ...envs.constraint import (
     Declaration,
     DwellConstraint,
     LookAheadConstraint,
+    RowsConstraint,
     SeparationConstraint,
     SumConstraint,
     SumRateConstraint,
@@ -155,7 +156,7 @@ def _part(declaration: Declaration, row: LeasedRow, group: Group, place: int, c:
                 )
             if own:
                 yield replace(c, pairs=own)
-        case SeparationConstraint() | BarrierConstraint():
+        case SeparationConstraint() | BarrierConstraint() | RowsConstraint():
             raise ConfigurationError(f"constraint {c.name!r} ({c.kind}) is about a whole group; an asset can't keep it")
         case _:
             yield c

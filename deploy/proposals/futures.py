@@ -22,6 +22,7 @@ from ...envs.constraint import (
     Margins,
     MeasuredConstraint,
     Moment,
+    RowsConstraint,
     SeparationConstraint,
     needs_history,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_READS_STATE = (BarrierConstraint, LookAheadConstraint, MeasuredConstraint, SeparationConstraint)
+_READS_STATE = (BarrierConstraint, LookAheadConstraint, MeasuredConstraint, RowsConstraint, SeparationConstraint)
 
 
 @dataclass(frozen=True)

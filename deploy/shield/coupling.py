@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...envs.constraint import (
     BarrierConstraint,
     Declaration,
+    RowsConstraint,
     SeparationConstraint,
     SumConstraint,
     SumRateConstraint,
@@ -171,7 +172,11 @@ class Coupling:
         }
         self.sums = frozenset(self._declared)
         self.any = bool(rows) or bool(
-            [c for c in declaration.constraints if isinstance(c, BarrierConstraint | SeparationConstraint)]
+            [
+                c
+                for c in declaration.constraints
+                if isinstance(c, BarrierConstraint | RowsConstraint | SeparationConstraint)
+            ]
         )
 
     def keep(
@@ -301,12 +306,14 @@ class _Keeping:
         return self._coupled(u, status_, broken, prices, [])
 
     def _enumerated(self, state: list[Indices]) -> Coupled | None:
-        """Barriers of single assets with few commands, all broken ones at once; None where that is not all."""
+        """Barriers of single assets with few commands, one broken row each; None where that is not all."""
         working = [(b, s) for b, s in zip(self._rows.blocks, state, strict=True) if len(s)]
         if len(working) != 1 or working[0][0].code is not Code.CONSTRAINT_BARRIER:
             return None
         block, which = working[0]
         index, matrix = block.index[which], block.matrix[which]
+        if len(np.unique(index[:, 0])) < len(index):
+            return None  # several rows of one asset are no problems of their own
         if index.shape[1] > MAX_COMMANDS or MAX_ROWS < 1 or self._priority_of[block.name] is not None:
             return None
         s = self._scale[index]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.constraint import BarrierConstraint, Declaration, SeparationConstraint
+from ...envs.constraint import BarrierConstraint, Declaration, RowsConstraint, SeparationConstraint
 from ...envs.plant import Arrays
 from .barriers import barrier_rows, separation_rows
 from .compiled import FlatCommands
@@ -36,7 +36,8 @@ class Block:
 
     @property
     def finite(self) -> bool:
-        return bool(np.isfinite(self.matrix).all()) and not bool(np.isnan(self.bounds).any())
+        """Whether the rows are numbers; a bound of minus infinity asks for what nothing is near to."""
+        return bool(np.isfinite(self.matrix).all()) and bool((self.bounds > -np.inf).all())
 
     def excess(self, u: Floats) -> Floats:
         """How far commands ``[n]`` pass each row, ``[M]``."""
@@ -61,18 +62,23 @@ class StateRows:
         self._period_s = plate.period_s
         self._size = np.maximum(np.abs(flat.lower), np.abs(flat.upper))
         self._barriers: list[tuple[BarrierConstraint, Indices]] = []
+        self._own_rows: list[tuple[RowsConstraint, Indices]] = []
         self._separations: list[tuple[SeparationConstraint, list[int], Indices, Floats]] = []
         for c in (*declaration.hard, *declaration.soft):
             if isinstance(c, BarrierConstraint):
                 names = [s.name for s in plate.group(c.group).commanded]
                 index = np.stack([flat.index(plate, c.group, name) for name in names], axis=1)
                 self._barriers.append((c, index))
+            elif isinstance(c, RowsConstraint):
+                names = [s.name for s in plate.group(c.group).commanded]
+                index = np.stack([flat.index(plate, c.group, name) for name in names], axis=1)
+                self._own_rows.append((c, index))
             elif isinstance(c, SeparationConstraint):
                 index = np.stack([flat.index(plate, c.group, name) for name in c.velocities], axis=1)
                 columns = [plate.group(c.group).index("measured", name) for name in c.positions]
                 fastest = np.sqrt((self._size[index] ** 2).sum(axis=1))
                 self._separations.append((c, columns, index, fastest))
-        self.any = bool(self._barriers or self._separations)
+        self.any = bool(self._barriers or self._own_rows or self._separations)
 
     def rows(self, measured: Arrays) -> tuple[Block, ...]:
         """The rows at ``measured`` ``[N, O]`` a group. Raises whatever a site's barrier raises."""
@@ -81,6 +87,12 @@ class StateRows:
             terms = c.barrier(measured[c.group])
             rows = barrier_rows(terms, c.gain_per_s, c.gain2_per_s, c.margin)
             found.append(self._block(c.name, Code.CONSTRAINT_BARRIER, rows.rows, index, rows.bounds))
+        for r, index in self._own_rows:
+            own = r.rows(measured)
+            asked = np.isfinite(own.least) | ~(own.least < 0.0)  # minus infinity asks for nothing, a NaN for too much
+            which = np.broadcast_to(np.arange(len(index))[:, None], asked.shape)[asked]
+            matrix, bounds = -own.control[asked], -own.least[asked]
+            found.append(self._block(r.name, Code.CONSTRAINT_BARRIER, matrix, index[which], bounds))
         for s, columns, index, fastest in self._separations:
             rows = separation_rows(
                 measured[s.group][:, columns], s.distance, s.gain_per_s, self._period_s,

@@ -17,6 +17,7 @@ from ...envs.constraint import (
     BarrierConstraint,
     ConflictConstraint,
     Declaration,
+    RowsConstraint,
     SeparationConstraint,
     SumConstraint,
     SumRateConstraint,
@@ -74,6 +75,13 @@ class Wall(NamedTuple):
     first: tuple[int, ...]
 
 
+class OwnRows(NamedTuple):
+    """Rows on each asset's own commands, and by asset the place of its first command."""
+
+    constraint: RowsConstraint
+    first: tuple[int, ...]
+
+
 class CoupledCheck:
     """Compiled once from a declaration; a call is pure and does not raise."""
 
@@ -95,6 +103,11 @@ class CoupledCheck:
             for c in declaration.hard
             if isinstance(c, BarrierConstraint)
         )
+        self._own_rows = tuple(
+            OwnRows(c, tuple(place[c.group, i].first for i in range(declaration.nameplate.group(c.group).n_assets)))
+            for c in declaration.hard
+            if isinstance(c, RowsConstraint)
+        )
 
     def broken(
         self, values: Sequence[float], before: Sequence[float], reach: Reach, elapsed_s: float,
@@ -115,6 +128,9 @@ class CoupledCheck:
         for w in self._walls:
             if not _guarded(partial(_behind, w, values, before, reach, measured)):
                 found.append(w.constraint.name)
+        for r in self._own_rows:
+            if not _guarded(partial(_over, r, values, before, reach, measured)):
+                found.append(r.constraint.name)
         return tuple(found)
 
     def _all_inside(self, values: Sequence[float]) -> bool:
@@ -259,6 +275,31 @@ def _behind(
             return False
         if not _nearest(weights, at, values, before, reach, -need, -math.inf, slack):
             return False
+    return True
+
+
+def _over(
+    r: OwnRows, values: Sequence[float], before: Sequence[float], reach: Reach, measured: Mapping[str, Any] | None
+) -> bool:
+    """Whether every asset keeps its rows at the measured state."""
+    if measured is None:
+        return False
+    terms = r.constraint.rows(measured)
+    for first, control, least in zip(r.first, terms.control.tolist(), terms.least.tolist(), strict=True):
+        for slopes, need in zip(control, least, strict=True):
+            if need == -math.inf:
+                continue
+            got = sum(map(mul, slopes, values[first : first + len(slopes)]))
+            slack = 1e-8 * (1.0 + abs(need) + abs(got))
+            if not math.isfinite(sum(slopes)):  # an infinite slope is none
+                return False
+            if got >= need - slack:
+                continue
+            if not math.isfinite(need):
+                return False
+            at = range(first, first + len(slopes))
+            if not _nearest([-x for x in slopes], at, values, before, reach, -need, -math.inf, slack):
+                return False
     return True
 
 

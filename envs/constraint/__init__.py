@@ -33,6 +33,9 @@ from .state import (
     Foresight,
     LookAheadConstraint,
     MeasuredConstraint,
+    RowsConstraint,
+    RowTerms,
+    SiteRows,
     StateConstraint,
 )
 
@@ -61,8 +64,11 @@ __all__ = [
     "RangeConstraint",
     "RateConstraint",
     "Row",
+    "RowTerms",
+    "RowsConstraint",
     "SafeState",
     "SeparationConstraint",
+    "SiteRows",
     "StateConstraint",
     "SumConstraint",
     "SumRateConstraint",

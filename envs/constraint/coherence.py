@@ -24,7 +24,7 @@ from .local import (
 )
 from .safe_state import SafeState
 from .safe_state_faults import safe_state_faults
-from .state import BarrierConstraint, LookAheadConstraint, MeasuredConstraint
+from .state import BarrierConstraint, LookAheadConstraint, MeasuredConstraint, RowsConstraint
 
 
 def faults(nameplate: Nameplate, constraints: Sequence[Constraint], safe_states: Mapping[str, SafeState]) -> list[str]:
@@ -64,6 +64,8 @@ def _of_one(nameplate: Nameplate, c: Constraint) -> Iterator[str]:
             yield from _separation(group, c)
         case BarrierConstraint():
             yield from _barrier(c)
+        case RowsConstraint():
+            yield from _named("rows", c.rows)
         case MeasuredConstraint():
             yield from _measured(group, c)
         case SumConstraint() | SumRateConstraint():

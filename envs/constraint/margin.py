@@ -29,7 +29,7 @@ from .local import (
     TransitionConstraint,
 )
 from .moment import History, Moment, library
-from .state import BarrierConstraint, LookAheadConstraint, MeasuredConstraint
+from .state import BarrierConstraint, LookAheadConstraint, MeasuredConstraint, RowsConstraint
 
 
 class Worst(NamedTuple):
@@ -130,6 +130,8 @@ class Margins:
                 return _inside(column(moment.measured, "measured"), c.minimum, c.maximum)
             case BarrierConstraint():
                 return _barrier(c, moment.measured[group.name])
+            case RowsConstraint():
+                return c.rows.margin(moment.measured)
             case ExclusiveConstraint():
                 return _exclusive(group, c, moment.commands[group.name])
         return self._of_change(c, column, moment)

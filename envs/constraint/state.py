@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,48 @@ class BarrierConstraint:
         return f"barrier of relative degree {order}, gain {self.gain_per_s:g}/s"
 
 
+@dataclass(frozen=True)
+class RowTerms:
+    """Any number ``R`` of rows on each asset's own commands: ``control @ u >= least``.
+
+    ``control``: ``[N, R, A]``; ``least``: ``[N, R]``, minus infinity for a row that asks for nothing.
+    """
+
+    control: Floats
+    least: Floats
+
+
+class SiteRows(Protocol):
+    """Gives rows, and margins, from all that the site measures; pure, numpy alone for the rows."""
+
+    def __call__(self, measured: Mapping[str, Floats], /) -> RowTerms:
+        """Rows at measured signals ``[N, O]`` a group."""
+        ...
+
+    def margin(self, measured: Mapping[str, Any], /) -> Any:
+        """By how much what the rows protect is kept, ``[..., N]``, from ``[..., N, O]`` a group, numpy's or torch's."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowsConstraint:
+    """Rows on each asset's own commands, worked out every period from what the whole site measures.
+
+    For what a :class:`BarrierConstraint` can't say: many barriers an asset, such as the gaps of a robot's links to all
+    that is near, or such that depend on another group, as people are to robots. Gains and margins are the rows' own.
+    """
+
+    kind: ClassVar[str] = "rows"
+    name: str
+    group: str
+    rows: SiteRows
+    priority: int | None = None
+
+    def describe(self) -> str:
+        told = getattr(self.rows, "describe", None)
+        return str(told()) if callable(told) else "rows on an asset's commands from what the site measures"
+
+
 class Foresight(Protocol):
     """What happens under commands: the worst margin of the site over a horizon, safe where it is >= 0.
 
@@ -107,4 +149,4 @@ class LookAheadConstraint:
         return f"{' or '.join(self.backups)} keeps the site safe for {self.horizon_periods} periods"
 
 
-StateConstraint = MeasuredConstraint | BarrierConstraint | LookAheadConstraint
+StateConstraint = MeasuredConstraint | BarrierConstraint | RowsConstraint | LookAheadConstraint

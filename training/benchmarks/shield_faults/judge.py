@@ -26,6 +26,7 @@ from ....envs.constraint import (
     LookAheadConstraint,
     RangeConstraint,
     RateConstraint,
+    RowsConstraint,
     SeparationConstraint,
     SumConstraint,
     SumRateConstraint,
@@ -111,7 +112,7 @@ class Judge:
             return self._conflict(c, sent[group])
         if isinstance(c, ExclusiveConstraint):
             return self._exclusive(c, before[group], sent[group])
-        if isinstance(c, SeparationConstraint | BarrierConstraint | LookAheadConstraint):
+        if isinstance(c, SeparationConstraint | BarrierConstraint | RowsConstraint | LookAheadConstraint):
             return []  # rows on what is measured: the plant's own state tells whether they were kept
         plate = self._plate.group(group)
         if c.signal not in [s.name for s in plate.commanded]:
