@@ -2,7 +2,9 @@
 
 What differs from the twin, on purpose: time is continuous, and cycles and repairs vary; a machine holds the part that
 it works on, and is blocked after it (not before); a change of speed or mode holds from the next cycle; a Bernoulli
-machine's lost slots are repeated cycles; a geometric one's failures come with operating time, in the midst of a cycle.
+machine's lost slots are repeated cycles; failures come in the midst of a cycle, those at any time also while a machine
+waits, and one that is down hands nothing over. Exponential machines have exponential cycles, failures and repairs,
+whatever spread the plant gives to others.
 Efficiency may drift, meters are noisy, readings may be lost, machines and sensors have faults (:mod:`.scenarios`).
 """
 
@@ -19,7 +21,16 @@ from numpy.typing import NDArray
 from ..errors import ConfigurationError, PlantError
 from ..nameplate import Nameplate
 from ..plant import Arrays, Quality, Telemetry
-from .config import BernoulliMachine, FixedLine, GammaWear, GeometricMachine, LineConfig, Machine, WeibullWear
+from .config import (
+    BernoulliMachine,
+    ExponentialMachine,
+    FixedLine,
+    GammaWear,
+    GeometricMachine,
+    LineConfig,
+    Machine,
+    WeibullWear,
+)
 from .nameplate import CREW, MACHINE, line_nameplate
 from .plant_config import LinePlantConfig
 from .plant_faults import Sensors, Troubles
@@ -203,8 +214,7 @@ class SimPyLine:
                 yield from self._serviced(s)
                 continue
             if any(self._level[k] == 0 for k in self._before[s.place]):
-                self._enter(s, STARVED)
-                yield self._changed
+                yield from self._starved(s)
                 continue
             for k in self._before[s.place]:
                 self._level[k] -= 1
@@ -213,15 +223,41 @@ class SimPyLine:
             while not done:
                 done = s.rng.random() < self._present_efficiency(s)
                 yield from self._cycle(s, slot_s / s.speed, done)
-            while any(self._level[k] >= self._capacity[k] for k in self._behind[s.place]):
-                self._enter(s, BLOCKED)
-                yield self._changed
+            while not all(self._has_room(k) for k in self._behind[s.place]):
+                yield from self._wait(s, BLOCKED)
             for k in self._behind[s.place]:
                 self._level[k] += 1
             s.parts += 1
             self._tell()
             if s.machine.upkeep is not None:
                 yield from self._wear(s)
+
+    def _starved(self, s: _Station) -> Events:
+        """Without parts; a machine without places before it says that its hands are free."""
+        asks = s.state != STARVED and any(self._capacity[k] == 0 for k in self._before[s.place])
+        self._enter(s, STARVED)
+        if asks:
+            self._tell()
+        yield from self._wait(s, STARVED)
+
+    def _has_room(self, k: int) -> bool:
+        """A place in the buffer; where it has none, free hands of the machine behind it."""
+        if self._capacity[k] > 0:
+            return self._level[k] < self._capacity[k]
+        return self._level[k] == 0 and self._stations[self._ends[k][1]].state == STARVED
+
+    def _wait(self, s: _Station, state: int) -> Events:
+        """Until something changes; who may fail at any time may do so meanwhile, and is repaired."""
+        self._enter(s, state)
+        model = s.machine.model
+        if isinstance(model, BernoulliMachine) or model.failures != "time" or math.isinf(s.next_failure_s):
+            yield self._changed
+            return
+        since_s, failure = self._env.now, self._env.timeout(s.next_failure_s)
+        yield self._changed | failure
+        s.next_failure_s = max(0.0, s.next_failure_s - (self._env.now - since_s))
+        if failure.processed:
+            yield from self._repaired(s)
 
     def _rest(self, s: _Station) -> Events:
         """Off or in stand-by until it is told to be on, then warm."""
@@ -242,8 +278,11 @@ class SimPyLine:
         power = s.machine.power
         draws = done or power.draws == "loaded"
         s.load_kw = power.linear_kw * s.speed + power.cubic_kw * s.speed**3 if draws else 0.0
-        spread = self._settings.cycle_spread_pu
-        left_s = mean_s * _spread(s.rng, spread)
+        model = s.machine.model
+        if isinstance(model, ExponentialMachine):
+            left_s = float(s.rng.exponential(mean_s / model.rate_per_slot))
+        else:
+            left_s = mean_s * _spread(s.rng, self._settings.cycle_spread_pu)
         while left_s > 0:
             self._enter(s, RUNNING)
             run_s = min(left_s, s.next_failure_s, s.troubles.due_s(self._env.now))
@@ -256,18 +295,28 @@ class SimPyLine:
                 self._enter(s, DOWN)
                 yield self._env.timeout(stop_s)
             if s.next_failure_s <= 0:
-                model = s.machine.model
-                assert isinstance(model, GeometricMachine)  # nobody else has a next failure
-                self._enter(s, DOWN)
-                mean = self._config.slot_s / model.repairs_pu * s.troubles.repair_factor
-                yield self._env.timeout(mean * _spread(s.rng, self._settings.repair_spread_pu))
-                s.next_failure_s = self._failure_gap_s(s)
+                yield from self._repaired(s)
+
+    def _repaired(self, s: _Station) -> Events:
+        """Down until it is repaired."""
+        model = s.machine.model
+        self._enter(s, DOWN)
+        if isinstance(model, ExponentialMachine):
+            repair_s = float(s.rng.exponential(self._config.slot_s / model.repairs_per_slot))
+        else:
+            assert isinstance(model, GeometricMachine)  # nobody else has a next failure
+            repair_s = self._config.slot_s / model.repairs_pu * _spread(s.rng, self._settings.repair_spread_pu)
+        yield self._env.timeout(repair_s * s.troubles.repair_factor)
+        s.next_failure_s = self._failure_gap_s(s)
 
     def _failure_gap_s(self, s: _Station) -> float:
         model = s.machine.model
-        if not isinstance(model, GeometricMachine):
-            return math.inf
-        return float(s.rng.exponential(self._config.slot_s / model.fails_pu))
+        fails = 0.0
+        if isinstance(model, GeometricMachine):
+            fails = model.fails_pu
+        elif isinstance(model, ExponentialMachine):
+            fails = model.fails_per_slot
+        return float(s.rng.exponential(self._config.slot_s / fails)) if fails > 0 else math.inf
 
     def _true_efficiency(self, machine: Machine, spread: float) -> float:
         model = machine.model
@@ -364,8 +413,8 @@ class SimPyLine:
         price = prices[min(int(hour * len(prices) / 24.0), len(prices) - 1)]
         rows = []
         for s in self._stations:
-            level = [self._level[k] for k in self._before[s.place]]
-            room = [self._capacity[k] - self._level[k] for k in self._behind[s.place]]
+            level = [min(self._level[k], self._capacity[k]) for k in self._before[s.place]]  # not what is in its hands
+            room = [max(0, self._capacity[k] - self._level[k]) for k in self._behind[s.place]]
             shares = s.seconds / dt_s
             upkeep = s.machine.upkeep
             scale = upkeep.wear.failure_level if upkeep and isinstance(upkeep.wear, GammaWear) else 1.0

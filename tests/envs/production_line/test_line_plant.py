@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from twinloop.envs.conformance import check_plant
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.production_line.config import (
     BernoulliMachine,
+    Buffer,
+    ExponentialMachine,
     FixedLine,
     GammaWear,
     GeometricMachine,
@@ -22,6 +26,7 @@ from twinloop.envs.production_line.config import (
 from twinloop.envs.production_line.nameplate import CREW, MACHINE, MEASURED
 from twinloop.envs.production_line.plant import SimPyLine
 from twinloop.envs.production_line.plant_config import LinePlantConfig
+from twinloop.envs.production_line.referee import exact_line
 
 AT = {s.name: k for k, s in enumerate(MEASURED)}
 WEARING = LineConfig(
@@ -101,3 +106,66 @@ def test_a_drifting_machine_slows_the_line() -> None:
 def test_a_plant_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match="a plant is one"):
         SimPyLine(LineConfig(line=RandomLine()), LinePlantConfig())
+
+
+def _plant_against_its_chain(machines: tuple[ExponentialMachine, ...], capacities: tuple[int, ...], seed: int) -> None:
+    line = FixedLine(machines=tuple(Machine(model=m) for m in machines), capacities=capacities)
+    config = LineConfig(line=line, blocking="after", looks_through=False, slots_per_period=500)
+    plant, exact = SimPyLine(config, LinePlantConfig(seed=seed)), exact_line(config)
+    plant.advance()
+    told = []
+    for _ in range(40):
+        plant.advance()
+        told.append(plant.read().values[MACHINE])
+    seen = np.array(told)
+    made = seen[:, -1, AT["parts"]] / 500
+    assert abs(made.mean() - exact.production) <= 3.0 * made.std() / np.sqrt(40)
+    assert abs(made.mean() / exact.production - 1.0) <= 0.05
+    for name, expected in (("blocked_pu", exact.blocked), ("starved_pu", exact.starved)):
+        share = seen[..., AT[name]]
+        assert (np.abs(share.mean(0) - expected) <= 3.0 * share.std(0) / np.sqrt(40) + 1e-9).all(), name
+
+
+@pytest.mark.parametrize("n_machines", [2, 3, 5])
+def test_an_unbuffered_line_of_exponential_machines_makes_hunts_rate(n_machines: int) -> None:
+    hunt = {2: 2 / 3, 3: 22 / 39, 5: 0.485798}
+    line = FixedLine(machines=(Machine(model=ExponentialMachine()),) * n_machines, capacities=(0,) * (n_machines - 1))
+    config = LineConfig(line=line, blocking="after", looks_through=False)
+    assert exact_line(config).production == pytest.approx(hunt[n_machines], abs=1e-6)
+    _plant_against_its_chain((ExponentialMachine(),) * n_machines, (0,) * (n_machines - 1), 1)
+
+
+def test_exponential_failures_of_the_plant_are_those_of_the_chain() -> None:
+    breaks = ExponentialMachine(fails_per_slot=0.1, repairs_per_slot=0.4)
+    slow = ExponentialMachine(rate_per_slot=0.8)
+    _plant_against_its_chain((breaks, slow, ExponentialMachine(fails_per_slot=0.05)), (2, 0), 1)
+
+
+def test_a_machine_that_fails_at_any_time_fails_while_it_waits() -> None:
+    """The last of two spends most of its time starved; at work alone it would be down far less."""
+
+    def down(failures: Literal["operation", "time"]) -> float:
+        slow = ExponentialMachine(rate_per_slot=0.2)
+        last = ExponentialMachine(fails_per_slot=0.1, repairs_per_slot=0.4, failures=failures)
+        line = FixedLine(machines=(Machine(model=slow), Machine(model=last)), capacities=(0,))
+        plant = SimPyLine(
+            LineConfig(line=line, blocking="after", looks_through=False, slots_per_period=20_000), LinePlantConfig()
+        )
+        plant.advance()
+        return float(plant.read().values[MACHINE][1, AT["down_pu"]])
+
+    assert down("time") == pytest.approx(0.2, abs=0.02)  # p / (p + r)
+    assert down("operation") < 0.08
+
+
+def test_parts_in_hand_are_none_before_a_machine_that_has_no_places_there() -> None:
+    machines = tuple(Machine(model=ExponentialMachine(rate_per_slot=r)) for r in (1.0, 0.5, 1.0))
+    buffers = (Buffer(producer=1, consumer=3, capacity=0), Buffer(producer=2, consumer=3, capacity=1))
+    line = FixedLine(machines=machines, capacities=(), buffers=buffers)
+    plant = SimPyLine(LineConfig(line=line, blocking="after", looks_through=False), LinePlantConfig())
+    for _ in range(200):
+        plant.advance()
+        values = plant.read().values[MACHINE]
+        assert (values[:2, AT["room_behind"]] >= 0.0).all()
+        assert values[2, AT["parts_before"]] == 0.0
+    assert plant.finished > 60
