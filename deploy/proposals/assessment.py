@@ -32,8 +32,6 @@ FEWEST_MEMBERS = 16
 _UNTOUCHED = 0.05
 _TOLERANCE_SIGMA = 4.0
 _ERROR_SEED = 5003
-# Of residuals of the wind farm's live twin against the FLORIS plant: half is left after a period, and a tenth for good.
-_ERROR_LAG, _ERROR_STAYS = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -150,18 +148,17 @@ def _reading_errors(
     for name, error in errors.items():
         group, column = _place(plate, name)
         stays[group][..., column] = (
-            math.sqrt(_ERROR_STAYS) * error.model_error * rng.standard_normal(stays[group][..., column].shape)
+            math.sqrt(error.stays_pu) * error.model_error * rng.standard_normal(stays[group][..., column].shape)
         )
     found = []
     for window in plan.windows:
         n_periods = window.stop - window.start
-        fades = (1.0 - _ERROR_STAYS) * (1.0 + _ERROR_LAG) / (1.0 - _ERROR_LAG)  # of a mean, times the periods
         wrong = {name: value.copy() for name, value in stays.items()}
         for name, error in errors.items():
             group, column = _place(plate, name)
-            share = math.sqrt(
-                (error.noise**2 + min(fades, (1.0 - _ERROR_STAYS) * n_periods) * error.model_error**2) / n_periods
-            )
+            goes = 1.0 - error.stays_pu
+            fades = goes * (1.0 + error.lag_pu) / (1.0 - error.lag_pu)  # of a mean, times the periods
+            share = math.sqrt((error.noise**2 + min(fades, goes * n_periods) * error.model_error**2) / n_periods)
             wrong[group][..., column] += share * rng.standard_normal(wrong[group][..., column].shape)
         found.append(meter({name: present[name] + value for name, value in wrong.items()}) - base)
     return np.stack(found)

@@ -13,11 +13,14 @@ class SignalError(Strict):
     """Standard deviations in the signal's unit; their squares add.
 
     ``noise`` is the sensor's. ``model_error`` is how far a twin that is right in all that it can be set to still is
-    from the plant in one period: too small, and the ensemble grows sure of what is wrong.
+    from the plant in one period: too small, and the ensemble grows sure of what is wrong. How long it lasts says what is
+    left of it in a mean over many periods; the defaults are those of a wind farm's twin against FLORIS.
     """
 
     noise: PositiveFloat
     model_error: NonNegativeFloat = 0.0
+    lag_pu: float = Field(0.5, ge=0.0, lt=1.0, description="share of the model error that is left after a period")
+    stays_pu: float = Field(0.1, ge=0.0, le=1.0, description="share of its variance that is never gone")
 
     @property
     def variance(self) -> float:

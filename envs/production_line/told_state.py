@@ -74,7 +74,7 @@ class ToldState:
             state["mode"][i] = {IS_OFF: 0, IN_STANDBY: 1}.get(now, ON)
             if not np.isnan(row[AT["ready_in_slots"]]):
                 state["ready_in"][i] = round(row[AT["ready_in_slots"]])
-            state["up"][i] = now != DOWN or row[AT["waits_for_crew"]] > 0.5
+            state["up"][i] = bool(now != DOWN or row[AT["waits_for_crew"]] > 0.5)
             state["marks"][i] = _MARKS.get(now, _MARKS[DOWN] | 0b10)
             if "age" in state and self._plan.machines[i].upkeep is not None:
                 self._take_upkeep(state, i, row, float(asked[i]), u[i])
@@ -109,7 +109,7 @@ class ToldState:
             state["left"][i] = torch.where(was != NOTHING, state["left"][i].clamp(min=1), full)
             state["doing"][i], state["wants"][i] = kind, kind
         else:
-            failed = now == DOWN and waits
+            failed = bool(now == DOWN and waits)
             want = CORRECTIVE if failed else wanted if waits else NOTHING
             state["since"][i] = torch.where(state["wants"][i] == want, state["since"][i], state["slot"])
             state["doing"][i], state["wants"][i], state["failed"][i] = NOTHING, want, failed

@@ -49,10 +49,12 @@ def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:
     swing_kw = max(m.power.linear_kw + m.power.cubic_kw for m in config.line.machines)
     settings = FilterSettings(
         signals={
-            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.6),
+            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.6, lag_pu=0.0, stays_pu=0.0),
             f"{MACHINE}/power_kw": SignalError(
                 noise=max(plant.meter_noise_pu * working_kw, 1e-3),
                 model_error=0.4 * swing_kw / config.slots_per_period,
+                lag_pu=0.0,
+                stays_pu=0.0,
             ),
         },
         parameters=_priors(config),
