@@ -1,0 +1,140 @@
+"""How long the machines of a line will last, in closed form, from what their controllers measure.
+
+Time is slots of work, in which alone machines wear: a horizon in slots of the clock is as long or shorter in work, and
+a chance to fail within it no higher. Of a machine that has not failed:
+
+* Weibull life, age ``a``: ``P(fails within h) = 1 - exp((a/s)^k - ((a + h)/s)^k)``.
+* Gamma process of shape ``c`` a slot, wear ``w`` seen ``g`` slots ago, failing at ``L``: it only rises, so that it has
+  not passed ``L`` yet exactly if it is below it now, and ``P = 1 - F(L - w; c (g + h)) / F(L - w; c g)`` with ``F`` the
+  gamma distribution (van Noortwijk 2009, RESS 94:2-21, section 4; the condition that it has not failed is ours). Exact
+  slot by slot.
+
+:func:`chance_within` runs on numpy and on torch alike; the rest is numpy. No wear but what is measured enters, save in
+:func:`of_members`, which takes that of a live twin's members.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigurationError, MissingExtraError
+from ..prognosis.estimate import Estimate
+from .config import FixedLine, GammaWear, LineConfig
+from .line_plan import plan_of
+from .nameplate import MEASURED, UPKEEP_STATICS, upkeep_statics
+
+Array = Any
+Floats = NDArray[np.float64]
+LEVEL: Final = 0.9
+ENDLESS_SLOTS: Final = 1e12
+_WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
+_AT = {signal.name: k for k, signal in enumerate(MEASURED)}
+_TOLD = {signal.name: k for k, signal in enumerate(UPKEEP_STATICS)}
+
+
+def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array:
+    """Chance ``[...]`` to fail within ``horizon`` slots of work; 1 for a machine that has failed, 0 for one that does
+    not wear. ``measured`` ``[..., O]`` as on the nameplate, ``wear`` ``[..., 5]`` its ``UPKEEP_STATICS``.
+
+    A machine in service keeps what it had when the crew came.
+    """
+    xp = sys.modules[type(measured).__module__.split(".")[0]]
+    kind = wear[..., _TOLD["wear_kind"]]
+    age, seen, ago = (measured[..., _AT[name]] for name in ("age_slots", "seen_wear_pu", "seen_ago_slots"))
+    life, shape = (
+        xp.where(kind > 0, wear[..., _TOLD[name]], xp.ones_like(kind)) for name in ("mean_life_slots", "wear_shape")
+    )
+    gammainc, gammaln = _special(xp)
+    scale = life / xp.exp(gammaln(1.0 + 1.0 / shape))
+    by_age = -xp.expm1((age / scale) ** shape - ((age + horizon) / scale) ** shape)
+    # of a gamma process the shape is level / scale of wear, and its rate a slot that over the mean life
+    left = shape * xp.clip(1.0 - seen, 0.0, None)
+    alive, later = (gammainc(shape / life * slots, left) for slots in (ago, ago + horizon))
+    by_wear = xp.where(alive > 0, 1.0 - later / xp.where(alive > 0, alive, xp.ones_like(alive)), xp.ones_like(alive))
+    by_wear = xp.where(left > 0, by_wear, xp.ones_like(by_wear))
+    found = xp.where(kind == _WEIBULL, by_age, xp.where(kind == _GAMMA, by_wear, xp.zeros_like(by_age)))
+    failed = (xp.abs(measured[..., _AT["state"]] - _DOWN) < 0.5) & (measured[..., _AT["waits_for_crew"]] > 0.5)
+    return xp.clip(xp.where(failed & (kind > 0), xp.ones_like(found), found), 0.0, 1.0)
+
+
+def remaining_life(config: LineConfig, measured: Floats, horizon_slots: float, level: float = LEVEL) -> Estimate:
+    """Of the machines of a fixed line that wear, by name, from one reading ``[N, O]``; in slots of work.
+
+    Raises :class:`ConfigurationError` where no machine wears or lines differ from episode to episode, and for a horizon
+    that is not positive.
+    """
+    rows, names, wear = _wearing(config)
+    told = np.asarray(measured, dtype=np.float64)[rows]
+    return _estimate(names, lambda slots: np.asarray(chance_within(told, wear, slots)), horizon_slots, level)
+
+
+def of_members(
+    config: LineConfig, measured: Floats, wear: Floats, horizon_slots: float, level: float = LEVEL
+) -> Estimate:
+    """As :func:`remaining_life`, of a live twin's members: their readings ``[K, N, O]`` and true wear ``[K, N]``, the
+    hidden signal ``wear``. Each member is a belief about the wear now; what is told is of their mixture."""
+    rows, names, statics = _wearing(config)
+    told = np.array(measured, dtype=np.float64)[:, rows]
+    gamma = statics[:, 0] == _GAMMA
+    levels = np.array([_failure_level(config, int(k)) for k in rows])
+    told[..., _AT["seen_wear_pu"]] = np.where(gamma, np.asarray(wear)[:, rows] / levels, told[..., _AT["seen_wear_pu"]])
+    told[..., _AT["seen_ago_slots"]] = np.where(gamma, 0.0, told[..., _AT["seen_ago_slots"]])
+    return _estimate(names, lambda slots: np.asarray(chance_within(told, statics, slots)).mean(0), horizon_slots, level)
+
+
+def _estimate(
+    names: tuple[str, ...], chance: Callable[[Floats | float], Floats], horizon_slots: float, level: float
+) -> Estimate:
+    if not (0 < horizon_slots < ENDLESS_SLOTS and 0 < level < 1):
+        raise ConfigurationError(
+            f"remaining life: horizon {horizon_slots:g} slots, level {level:g}; give a positive one, and a level "
+            "between 0 and 1"
+        )
+    tail = (1.0 - level) / 2.0
+    low, median, high = (_quantile(chance, len(names), share) for share in (tail, 0.5, 1.0 - tail))
+    return Estimate(names, median, low, high, level, chance(horizon_slots), horizon_slots, "slots of work")
+
+
+def _quantile(chance: Callable[[Floats | float], Floats], n: int, share: float) -> Floats:
+    """The least whole number of slots within which each fails with the chance ``share``, ``[n]``; 0 once it has,
+    infinity where it never does."""
+    low, high = np.zeros(n), np.full(n, ENDLESS_SLOTS)
+    at_once, never = chance(0.0) >= share, chance(ENDLESS_SLOTS) < share
+    for _ in range(int(np.log2(ENDLESS_SLOTS)) + 1):
+        middle = np.floor((low + high) / 2.0)
+        passed = chance(middle) >= share
+        low, high = np.where(passed, low, middle), np.where(passed, middle, high)
+    return np.where(at_once, 0.0, np.where(never, np.inf, high))
+
+
+def _wearing(config: LineConfig) -> tuple[NDArray[np.int64], tuple[str, ...], Floats]:
+    """Places, names and ``UPKEEP_STATICS`` of the machines that wear."""
+    if not isinstance(config.line, FixedLine):
+        raise ConfigurationError("line: kind 'random' is many lines; remaining life is of one: give kind 'fixed'")
+    plan = plan_of(config)
+    rows = [k for k, m in enumerate(plan.machines) if m.upkeep is not None]
+    if not rows:
+        raise ConfigurationError("line: no machine has upkeep, so that none wears; give one an upkeep")
+    wear = np.array([upkeep_statics(plan.machines[k]) for k in rows])
+    return np.array(rows), tuple(plan.names[k] for k in rows), wear
+
+
+def _failure_level(config: LineConfig, k: int) -> float:
+    upkeep = plan_of(config).machines[k].upkeep
+    return upkeep.wear.failure_level if upkeep is not None and isinstance(upkeep.wear, GammaWear) else 1.0
+
+
+def _special(xp: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """The regularised lower incomplete gamma function and the logarithm of the gamma function."""
+    if xp is np:
+        try:
+            from scipy.special import gammainc, gammaln
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("scipy", "line", "the remaining life of a line's machines") from error
+        return gammainc, gammaln
+    return xp.special.gammainc, xp.special.gammaln
