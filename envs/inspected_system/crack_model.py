@@ -1,6 +1,6 @@
 """How cracks grow from year to year, as chances between bins of size; deterministic, no draws.
 
-Paris' law with a stress intensity of ``S sqrt(pi d)`` integrates to (Morato et al. 2023, arXiv 2306.11551, appendix)
+Paris' law with a stress intensity of ``S sqrt(pi d)`` integrates to (Leroy et al. 2023, arXiv 2306.11551)
 
     d(t) = (d0^(1 - m/2) - t K)^(1 / (1 - m/2)),   K = (m/2 - 1) C (sqrt(pi) S)^m cycles a year,
 

@@ -38,7 +38,7 @@ class InspectionCost:
     """Reward: minus the year's cost, the same for every component, since the system is everybody's.
 
     The risk of a year is what it added to the system's chance of having failed; where repairs have lowered that chance,
-    all of what is left (Morato et al. 2023, arXiv 2306.11551). Costs, each component's share of the year's:
+    all of what is left (Leroy et al. 2023, arXiv 2306.11551). Costs, each component's share of the year's:
     ``inspections``, ``repairs``, ``campaigns``, ``risk``.
     """
 
