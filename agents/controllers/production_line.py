@@ -74,22 +74,35 @@ class Switch:
 
 
 class Hysteresis:
-    """Each machine by its :class:`Switch`.
+    """Each machine by its :class:`Switch`; ``switches``: one a machine, or such a row for each row of the batch, by
+    which rules are compared side by side.
 
     Raises :class:`ContractError` unless there is one a machine, with ``on_at`` below ``off_at``.
     """
 
-    def __init__(self, nameplate: Nameplate, switches: Sequence[Switch], name: str = "hysteresis") -> None:
-        n = nameplate.group(MACHINE).n_assets
-        if len(switches) != n:
-            raise ContractError(f"hysteresis: {len(switches)} switches for {n} machines; give one a machine")
-        for k, switch in enumerate(switches):
-            if not 0 <= switch.on_at < switch.off_at:
-                raise ContractError(
-                    f"hysteresis: switch {k + 1}: on at {switch.on_at}, off at {switch.off_at}; the first must be 0 or "
-                    "more and below the second"
-                )
-        self._nameplate, self._switches, self._name = nameplate, tuple(switches), name
+    def __init__(
+        self,
+        nameplate: Nameplate,
+        switches: Sequence[Switch] | Sequence[Sequence[Switch]],
+        name: str = "hysteresis",
+    ) -> None:
+        rows = [[s] if isinstance(s, Switch) else list(s) for s in switches]
+        n, alone = nameplate.group(MACHINE).n_assets, all(isinstance(s, Switch) for s in switches)
+        rows = [[s for row in rows for s in row]] if alone else rows
+        for row in rows:
+            if len(row) != n:
+                raise ContractError(f"hysteresis: {len(row)} switches for {n} machines; give one a machine")
+            for k, s in enumerate(row):
+                if not 0 <= s.on_at < s.off_at:
+                    raise ContractError(
+                        f"hysteresis: switch {k + 1}: on at {s.on_at}, off at {s.off_at}; the first must be 0 or more "
+                        "and below the second"
+                    )
+        self._nameplate, self._name = nameplate, name
+        self._on_at = np.array([[s.on_at for s in row] for row in rows])
+        self._off_at = np.array([[s.off_at for s in row] for row in rows])
+        self._behind = np.array([[s.watches == "behind" for s in row] for row in rows])
+        self._never = np.array([[s.watches == "never" for s in row] for row in rows])
 
     @property
     def name(self) -> str:
@@ -108,12 +121,8 @@ class Hysteresis:
         capacity_before, capacity_behind = (
             _static(observation, self._nameplate, name) for name in ("capacity_before", "capacity_behind")
         )
-        full = np.where(
-            [s.watches == "behind" for s in self._switches], capacity_behind - room, capacity_before - parts
-        )
-        off_at, on_at = (np.array([getattr(s, k) for s in self._switches]) for k in ("off_at", "on_at"))
-        stays_on = np.where(is_on, full < off_at, full <= on_at)
-        stays_on |= np.array([s.watches == "never" for s in self._switches])
+        full = np.where(self._behind, capacity_behind - room, capacity_before - parts)
+        stays_on = np.where(is_on, full < self._off_at, full <= self._on_at) | self._never
         return _commands(self._nameplate, stays_on), memory
 
 
