@@ -31,6 +31,10 @@ from .nameplate import MEASURED, UPKEEP_STATICS, upkeep_statics
 Array = Any
 Floats = NDArray[np.float64]
 LEVEL: Final = 0.9
+HORIZON_SHARE: Final = 0.1
+"""Of the shortest mean life of a line's machines: how far ahead service is planned, where nothing else is said."""
+ALARM_CHANCE: Final = 0.1
+"""To fail within that, from which on people are told."""
 ENDLESS_SLOTS: Final = 1e12
 _WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
@@ -62,39 +66,53 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     return xp.clip(xp.where(failed & (kind > 0), xp.ones_like(found), found), 0.0, 1.0)
 
 
-def remaining_life(config: LineConfig, measured: Floats, horizon_slots: float, level: float = LEVEL) -> Estimate:
+def planning_horizon_slots(wear: Floats) -> float:
+    """A share of the shortest mean life, in slots of work, of machines with ``UPKEEP_STATICS`` ``[n, 5]``."""
+    return max(1.0, round(HORIZON_SHARE * float(wear[wear[:, 0] > 0, _TOLD["mean_life_slots"]].min())))
+
+
+def remaining_life(
+    config: LineConfig, measured: Floats, horizon_slots: float | None = None, level: float = LEVEL
+) -> Estimate:
     """Of the machines of a fixed line that wear, by name, from one reading ``[N, O]``; in slots of work.
 
     Raises :class:`ConfigurationError` where no machine wears or lines differ from episode to episode, and for a horizon
     that is not positive.
     """
-    rows, names, wear = _wearing(config)
-    told = np.asarray(measured, dtype=np.float64)[rows]
-    return _estimate(names, lambda slots: np.asarray(chance_within(told, wear, slots)), horizon_slots, level)
+    rows, names, wear = wearing(config)
+    return estimate(names, np.asarray(measured, dtype=np.float64)[rows], wear, horizon_slots, level)
 
 
 def of_members(
-    config: LineConfig, measured: Floats, wear: Floats, horizon_slots: float, level: float = LEVEL
+    config: LineConfig, measured: Floats, wear: Floats, horizon_slots: float | None = None, level: float = LEVEL
 ) -> Estimate:
     """As :func:`remaining_life`, of a live twin's members: their readings ``[K, N, O]`` and true wear ``[K, N]``, the
     hidden signal ``wear``. Each member is a belief about the wear now; what is told is of their mixture."""
-    rows, names, statics = _wearing(config)
+    rows, names, statics = wearing(config)
     told = np.array(measured, dtype=np.float64)[:, rows]
     gamma = statics[:, 0] == _GAMMA
     levels = np.array([_failure_level(config, int(k)) for k in rows])
     told[..., _AT["seen_wear_pu"]] = np.where(gamma, np.asarray(wear)[:, rows] / levels, told[..., _AT["seen_wear_pu"]])
     told[..., _AT["seen_ago_slots"]] = np.where(gamma, 0.0, told[..., _AT["seen_ago_slots"]])
-    return _estimate(names, lambda slots: np.asarray(chance_within(told, statics, slots)).mean(0), horizon_slots, level)
+    return estimate(names, told, statics, horizon_slots, level)
 
 
-def _estimate(
-    names: tuple[str, ...], chance: Callable[[Floats | float], Floats], horizon_slots: float, level: float
+def estimate(
+    names: tuple[str, ...], measured: Floats, wear: Floats, horizon_slots: float | None = None, level: float = LEVEL
 ) -> Estimate:
+    """Of machines by readings ``[n, O]``, or a mixture's ``[K, n, O]``, and their ``UPKEEP_STATICS`` ``[n, 5]``."""
+    if horizon_slots is None:
+        horizon_slots = planning_horizon_slots(wear)
     if not (0 < horizon_slots < ENDLESS_SLOTS and 0 < level < 1):
         raise ConfigurationError(
             f"remaining life: horizon {horizon_slots:g} slots, level {level:g}; give a positive one, and a level "
             "between 0 and 1"
         )
+
+    def chance(slots: Floats | float) -> Floats:
+        found = np.asarray(chance_within(measured, wear, slots))
+        return found.mean(0) if found.ndim == 2 else found
+
     tail = (1.0 - level) / 2.0
     low, median, high = (_quantile(chance, len(names), share) for share in (tail, 0.5, 1.0 - tail))
     return Estimate(names, median, low, high, level, chance(horizon_slots), horizon_slots, "slots of work")
@@ -112,8 +130,9 @@ def _quantile(chance: Callable[[Floats | float], Floats], n: int, share: float) 
     return np.where(at_once, 0.0, np.where(never, np.inf, high))
 
 
-def _wearing(config: LineConfig) -> tuple[NDArray[np.int64], tuple[str, ...], Floats]:
-    """Places, names and ``UPKEEP_STATICS`` of the machines that wear."""
+def wearing(config: LineConfig) -> tuple[NDArray[np.int64], tuple[str, ...], Floats]:
+    """Places, names and ``UPKEEP_STATICS`` ``[n, 5]`` of the machines that wear; raises :class:`ConfigurationError` for
+    none, and for a line that is many."""
     if not isinstance(config.line, FixedLine):
         raise ConfigurationError("line: kind 'random' is many lines; remaining life is of one: give kind 'fixed'")
     plan = plan_of(config)

@@ -13,6 +13,7 @@ from ..config import FixedLine, LineConfig
 from ..line_plan import Plan, plan_of
 from .arrow import Arrows, arrows
 from .efficiency import Estimates, as_configured, estimate
+from .foreseen import Foreseen, foresee
 from .gains import Gains, Model, gains, stop_losses
 from .oee import KeyFigures, key_figures
 from .record import Counting, LineRecord, record_of
@@ -49,7 +50,7 @@ class Measured:
 @dataclass(frozen=True)
 class LineFindings:
     """All that was found. ``chances`` ``[M]`` of each to be the bottleneck; shares of slots ``blocked`` and ``starved``
-    ``[M]`` in which it would have processed; ``losses``, parts that a stop costs."""
+    ``[M]`` in which it would have processed; ``losses``, parts that a stop costs; ``foreseen``, where machines wear."""
 
     config: LineConfig
     plan: Plan
@@ -63,6 +64,7 @@ class LineFindings:
     arrows: Arrows
     losses: Effects
     measured: Measured | None
+    foreseen: Foreseen | None
 
     @property
     def bottleneck(self) -> int:
@@ -111,9 +113,11 @@ def find(
         time = np.maximum(record.slots * recent.valid.sum(0), 1.0)
         blocked, starved = recent.blocked.sum(0) / time * scale, recent.starved.sum(0) / time * scale
         measured = _measured(plan, record, recent, efficiency, shifts, first, begin)
+    foreseen = foresee(config, history, settings.horizon_slots, settings.alarm_chance) if plan.wears else None
     return LineFindings(
         config, plan, settings, model, estimates, found, chances, blocked, starved,
         arrows(blocked, starved, plan.producer, plan.consumer), stop_losses(model, settings), measured,
+        foreseen,
     )  # fmt: skip
 
 

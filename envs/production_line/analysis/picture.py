@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .diagnosis import LineFindings
+from .foreseen import Foreseen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +25,13 @@ def draw(found: LineFindings, path: Path) -> None:
 
     figure = Figure(figsize=(max(8.0, 1.7 * len(found.plan.names)), 8.0), layout="constrained")
     FigureCanvasAgg(figure)
-    line, why, pays = figure.subplots(3, 1, height_ratios=(1.1, 1.0, 1.2))
-    _line(found, line)
-    _why(found, why)
-    _pays(found, pays)
+    heights = (1.1, 1.0, 1.2) if found.foreseen is None else (1.1, 1.0, 1.2, 0.9)
+    panels = figure.subplots(len(heights), 1, height_ratios=heights)
+    _line(found, panels[0])
+    _why(found, panels[1])
+    _pays(found, panels[2])
+    if found.foreseen is not None:
+        _lasts(found.foreseen, panels[3])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -70,6 +74,21 @@ def _why(found: LineFindings, axes: Axes) -> None:
     axes.set_xticks(at, list(found.plan.names))
     title = f"Sensitivity, 95 % ({found.gains.method}); below, the chance to be the bottleneck"
     axes.set(ylabel="d line / d machine", title=title)
+
+
+def _lasts(foreseen: Foreseen, axes: Axes) -> None:
+    """Intervals of remaining life; those without an end run out of the picture."""
+    e, at = foreseen.estimate, np.arange(len(foreseen.estimate.names))
+    finite = [v[np.isfinite(v)] for v in (e.low, e.median, e.high)]
+    end = 1.1 * max((float(v.max()) for v in finite if len(v)), default=e.horizon)
+    low, median, high = (np.minimum(v, end) for v in (e.low, e.median, e.high))
+    colours = [_WORST if alarm else _PLAIN for alarm in foreseen.alarms]
+    axes.barh(at, high - low, left=low, color=colours)
+    axes.plot(median, at, "|", color=_ARROW, markersize=14)
+    axes.axvline(e.horizon, color=_ARROW, linestyle=":")
+    axes.set_yticks(at, [f"{name} ({chance:.0%})" for name, chance in zip(e.names, e.chance, strict=True)])
+    title = f"Remaining life, {e.level:.0%}; in brackets, the chance to fail before the dotted line"
+    axes.set(xlim=(0.0, end), xlabel=e.unit, title=title)
 
 
 def _pays(found: LineFindings, axes: Axes) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...diagnosis import Sheet
 from .diagnosis import LineFindings
+from .foreseen import Foreseen
 from .sensitivity import Effects
 
 Floats = NDArray[np.float64]
@@ -27,11 +28,16 @@ class LineDiagnosis:
 
     @property
     def headline(self) -> tuple[str, ...]:
-        return (self._where(), self._arrow(), *self._since(), self._pays(), *self._stops(), *self._holds())
+        return (
+            self._where(), *self._foreseen(), self._arrow(), *self._since(), self._pays(), *self._stops(),
+            *self._holds(),
+        )  # fmt: skip
 
     @property
     def sheets(self) -> tuple[Sheet, ...]:
         sheets = [self._machines(), self._gains()]
+        if self.found.foreseen is not None:
+            sheets.append(self._lives(self.found.foreseen))
         if self.found.measured is not None:
             sheets.append(self._figures())
             if self.found.measured.stops:
@@ -66,6 +72,12 @@ class LineDiagnosis:
                 )
             if f.estimates.breaks.any():
                 found.append("A stop is counted once a period; services count as stops.")
+        if f.foreseen is not None:
+            whose = "machines as new" if f.foreseen.ago is None else "the last good reading of each machine"
+            found.append(
+                f"Remaining life: slots of work, {f.foreseen.estimate.level:.0%} intervals, from the wear models of "
+                f"the configuration and {whose}; service that is planned is not in it."
+            )
         if not f.plan.is_serial:
             found.append(
                 "Opportunity windows and costs of measured stops are for machines in a row; this line branches."
@@ -103,6 +115,15 @@ class LineDiagnosis:
             "headline": list(self.headline),
             "notes": list(self.notes),
         }
+        if f.foreseen is not None:
+            e = f.foreseen.estimate
+            found["remaining_life"] = {
+                name: {
+                    "median_slots": e.median[k], "low_slots": e.low[k], "high_slots": e.high[k], "level": e.level,
+                    "horizon_slots": e.horizon, "chance_to_fail": e.chance[k],
+                    "alarm": bool(f.foreseen.alarms[k]),
+                } for k, name in enumerate(e.names)
+            }  # fmt: skip
         if f.measured is not None:
             m = f.measured
             found["measured"] = {
@@ -146,6 +167,19 @@ class LineDiagnosis:
             )
         likely = ", ".join(f"{names[i]} {_chance(f.chances[i])}" for i in order if f.chances[i] >= 0.02)
         return f"bottleneck: not decided by this record; chances: {likely}"
+
+    def _foreseen(self) -> list[str]:
+        """Alarms, the likeliest failure first."""
+        f = self.found.foreseen
+        if f is None:
+            return []
+        e = f.estimate
+        order = [int(k) for k in np.argsort(-e.chance) if f.alarms[k]]
+        return [
+            f"ALARM: {e.names[k]} fails within {e.horizon:,.0f} slots of work with a chance of {_chance(e.chance[k])}; "
+            f"it lasts {e.text(k)}"
+            for k in order
+        ]
 
     def _arrow(self) -> str:
         f, names = self.found, self.found.plan.names
@@ -238,6 +272,22 @@ class LineDiagnosis:
         )  # fmt: skip
         return Sheet("what change pays", ("change", "parts a slot", "of production", "parts an hour"), rows)
 
+    def _lives(self, f: Foreseen) -> Sheet:
+        e, hours = f.estimate, self.found.config.slot_s / 3600.0
+        rows = tuple(
+            (
+                name, *(_slots(v[k]) for v in (e.median, e.low, e.high)), _number(float(e.median[k]) * hours),
+                _chance(e.chance[k]), "ALARM" if f.alarms[k] else "",
+                "as new" if f.ago is None else f"{f.ago[k]}",
+            )
+            for k, name in enumerate(e.names)
+        )  # fmt: skip
+        columns = (
+            "machine", "median, slots", "low", "high", "median, hours of work", f"fails within {e.horizon:,.0f}",
+            f"at {f.alarm_chance:g}", "read, periods ago",
+        )  # fmt: skip
+        return Sheet("remaining life", columns, rows)
+
     def _figures(self) -> Sheet:
         m = self.found.measured
         assert m is not None  # its caller has looked
@@ -278,6 +328,10 @@ def _shown(effects: Effects, k: int, digits: int) -> str:
 
 def _chance(value: float) -> str:
     return "> 0.99" if value > 0.99 else "< 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def _slots(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else "never"
 
 
 def _percent(value: float) -> str:

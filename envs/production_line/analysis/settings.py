@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ...configuration import Strict
+from ..remaining_life import ALARM_CHANCE
 
 
 class LineDiagnosisSettings(Strict):
@@ -26,4 +27,8 @@ class LineDiagnosisSettings(Strict):
     replicas: PositiveInt = Field(128, ge=16, description="of each variant of the line")
     slots: PositiveInt = Field(2400, ge=100, description="that a replica runs, after warming up")
     alarm_nats: PositiveFloat = Field(12.0, description="log-likelihood by which a change must be better than none")
+    horizon_slots: PositiveFloat | None = Field(
+        None, description="of work, within which a failure is foreseen; None: a tenth of the shortest mean life"
+    )
+    alarm_chance: float = Field(ALARM_CHANCE, gt=0, lt=1, description="to fail within it, from which on it is an alarm")
     seed: NonNegativeInt = 0

@@ -1,0 +1,48 @@
+"""How long the machines that wear will last, from the last good reading of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...diagnosis import History
+from ...prognosis.estimate import Estimate
+from ..config import LineConfig
+from ..nameplate import MACHINE, MEASURED
+from ..remaining_life import estimate, wearing
+
+READ = ("state", "age_slots", "seen_wear_pu", "seen_ago_slots", "waits_for_crew")
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """``ago`` ``[n]``: periods since the reading that an estimate is from; None: of machines as they are when new."""
+
+    estimate: Estimate
+    alarm_chance: float
+    ago: NDArray[np.int64] | None
+
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """``[n]``: whose chance to fail within the horizon has passed the limit."""
+        return self.estimate.alarms(self.alarm_chance)
+
+
+def foresee(config: LineConfig, history: History | None, horizon_slots: float | None, alarm_chance: float) -> Foreseen:
+    """Raises :class:`ConfigurationError` where no machine wears. A machine without one good reading counts as new."""
+    rows, names, wear = wearing(config)
+    told = np.zeros((len(rows), len(MEASURED)))
+    ago = None
+    if history is not None:
+        at = [k for k, signal in enumerate(MEASURED) if signal.name in READ]
+        values = history.measured[MACHINE][:, rows]
+        good = history.good[MACHINE][:, rows][..., at].all(-1)
+        n_periods = len(values)
+        last = np.where(good.any(0), n_periods - 1 - good[::-1].argmax(0), -1)
+        known = last >= 0
+        told[known] = values[last[known], np.flatnonzero(known)][:, : len(MEASURED)]
+        told = np.where(np.isfinite(told), told, 0.0)
+        ago = n_periods - 1 - last
+    return Foreseen(estimate(names, told, wear, horizon_slots), alarm_chance, ago)
