@@ -21,7 +21,7 @@ def random_commands(
     for number, group in enumerate(nameplate.groups):
         n, a = group.n_assets, len(group.commanded)
         # In float64, rounded once at the end.
-        draws = noise.uniform(seeds, steps, _STREAM + number, n * a, torch.float64).reshape(-1, n, a)
+        draws = noise.uniform(seeds, steps, _STREAM + number, n * a, torch.float64).reshape(len(seeds), n, a)
         found[group.name] = _spread(group, draws).to(dtype)
     return found
 

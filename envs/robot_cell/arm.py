@@ -15,6 +15,7 @@ N_JOINTS = 6
 N_CAPSULES = 8
 
 Point = tuple[float, float, float]
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Arm:
 
     ``d_m``, ``a_m``, ``alpha_rad``: Denavit-Hartenberg rows (Denavit & Hartenberg 1955, distal variant). ``q_min_rad``,
     ``q_max_rad``, ``speed_radps``, ``braking_radps2``: limits of each joint. ``tool_length_m``: from the flange to the
-    tool point, along the flange's axis. ``self_pairs``: capsules of one arm that can meet each other.
+    tool point, along the flange's axis. ``self_blocks``: capsules of one arm that can meet each other, all
+    of a span (first, last + 1) with all of another.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Arm:
     braking_radps2: tuple[float, ...]
     reach_m: float
     capsules: tuple[Capsule, ...]
-    self_pairs: tuple[tuple[int, int], ...]
+    self_blocks: tuple[tuple[Span, Span], ...]
     tool_length_m: float = 0.0
 
 
@@ -78,7 +80,8 @@ UR5E = Arm(
         Capsule("wrist_2", 5, (0.0, _D5_M + 0.02, 0.0), (0.0, _D5_M - 0.10, 0.0), 0.04, 4),
         Capsule("wrist_3", 6, (0.0, 0.0, -0.02 - _D6_M), (0.0, 0.0, 0.0), 0.04, 5),
     ),
-    self_pairs=((0, 4), (0, 5), (0, 6), (0, 7), (1, 5), (1, 6), (1, 7), (2, 5), (2, 6), (2, 7), (3, 7), (4, 7)),
+    # Shoulder and upper arm with forearm and wrists; elbow and forearm with the last wrist.
+    self_blocks=(((0, 3), (4, 8)), ((3, 5), (7, 8))),
 )
 
 

@@ -2,8 +2,8 @@
 
 The same lines run on floats (one arm, on the edge), numpy and torch (any batch). An arm turns about its foot in a
 vertical plane, so that all is first written in plane coordinates (r, t, u): r away from the axis of joint 1, t along
-the parallel axes, u up; joint 1 and the base's yaw turn (r, t) into (x, y) at the end. The frames are those of the maker's
-Denavit-Hartenberg table (distal variant), which the tests hold this against.
+the parallel axes, u up; joint 1 and the base's yaw turn (r, t) into (x, y) at the end. The frames are those of the
+maker's Denavit-Hartenberg table (distal variant), which the tests hold this against.
 
 Whole arrays: joints ``q`` ``[.., 6]`` in rad, ``base`` ``[.., 4]``: x, y, z in m, yaw in rad; leading axes broadcast.
 """
@@ -92,11 +92,13 @@ def pose(q: Sequence[Value], base: Sequence[Value], arm: Arm = UR5E) -> Pose:
 
 def local_point(frame: Frame, point: Point) -> Vector:
     """A point given in a link's frame, in plane coordinates; nothing is computed for coordinates that are nil."""
-    total = frame.origin
-    for share, axis in zip(point, (frame.x, frame.y, frame.z), strict=True):
+    r, t, u = frame.origin
+    for share, (along_r, along_t, along_u) in zip(point, frame[1:], strict=True):
         if share != 0.0:
-            total = tuple(o if _is_nil(e) else o + share * e for o, e in zip(total, axis, strict=True))
-    return total
+            r = r if _is_nil(along_r) else r + share * along_r
+            t = t if _is_nil(along_t) else t + share * along_t
+            u = u if _is_nil(along_u) else u + share * along_u
+    return r, t, u
 
 
 def tool_point(p: Pose, arm: Arm = UR5E) -> Vector:

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 class PeerLink:
-    """One message of each arm a period; ``heard`` ``[N, 12]`` and ``sent_s`` ``[N]`` are what has arrived."""
+    """One message of each arm a period; ``heard`` ``[N, 16]`` and ``sent_s`` ``[N]`` are what has arrived."""
 
     def __init__(
         self, settings: RobotCellPlantConfig, period_s: float, first: Floats, rng: np.random.Generator
@@ -25,7 +25,7 @@ class PeerLink:
         self.sent_s = np.zeros(len(first))
 
     def step(self, now_s: float, said: Floats) -> None:
-        """Arms say ``said`` ``[N, 12]`` now; hear what arrives now."""
+        """Arms say ``said`` ``[N, 16]`` now; hear what arrives now."""
         settings = self._settings
         starts = self._rng.random(len(said)) < settings.peer_losses_per_min / 60.0 * self._period_s
         self._burst_until_s = np.where(

@@ -41,6 +41,8 @@ MEASURED = (
     *_joints("heard_q{}_rad", "rad", _TURN, "angle of joint {} as the other arms have received it", "HeardJoint{}"),
     *_joints("heard_dq{}_radps", "rad/s", 4.0, "speed of joint {} as the other arms have received it",
              "HeardJoint{}Speed"),
+    *_position("heard_target", "target as the other arms have received it, cell frame", "HeardTarget"),
+    Signal("heard_stall_s", "s", 0.0, 1e9, "stall as the other arms have received it", "HeardStall"),
     Signal("heard_age_s", "s", 0.0, 1e9, "age of what the other arms have received", "HeardAge"),
 )  # fmt: skip
 HIDDEN = (

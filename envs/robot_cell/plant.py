@@ -363,8 +363,9 @@ class MuJoCoCell:
         return 0.5 * (begin + end) + 0.5 * (end - begin) * math.sin(phase), 0.5 * (end - begin) * rate * math.cos(phase)
 
     def _said(self) -> Floats:
-        """What each arm tells the others, ``[N, 12]``: its joints' angles and speeds."""
-        return np.concatenate((self.joints_rad, self.speeds_radps), axis=1)
+        """What each arm tells the others, ``[N, 16]``: joints' angles and speeds, its target, its stall."""
+        stall_s = (self._time_s - self._stall_since_s)[:, None]
+        return np.concatenate((self.joints_rad, self.speeds_radps, self._target_m, stall_s), axis=1)
 
     def _work(self) -> None:
         """Hand out the next target where one is touched, and pick or place."""
@@ -444,7 +445,7 @@ class MuJoCoCell:
             ("dq1_radps", self.speeds_radps + settings.speed_noise_radps * noise[1]),
             ("tool_x_m", self._data.site_xpos[self._tool_site]),
             ("target_x_m", self._target_m),
-            ("heard_q1_rad", self._link.heard),  # speeds follow angles
+            ("heard_q1_rad", self._link.heard),  # speeds, target and stall follow angles
         ):
             first = self._column[name]
             values[:, first : first + columns.shape[1]] = columns

@@ -1,0 +1,81 @@
+"""Closest points of segments in closed form, hence distances of capsules; numpy and torch.
+
+Ericson 2005, "Real-Time Collision Detection", section 5.1.9, without branches: parallel segments and those of no length
+are cases of the same lines.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .kinematics import Array, Value, Vector
+
+NO_DISTANCE_M = 1e-12
+_NO_LENGTH_M2 = 1e-18  # its square is still a float32
+
+
+def closest(
+    start_a: Vector, along_a: Vector, start_b: Vector, along_b: Vector, steady: float = 0.0
+) -> tuple[Value, Value, Vector]:
+    """Where two segments are nearest: shares ``s``, ``t`` of their lengths, and the vector from b's point to a's.
+
+    Arguments are components, arrays of shapes that broadcast; ``along`` is end less start, m. Where segments are nearly
+    parallel (squared sine below ``steady``), many points are as near, and rounding would choose; ``steady`` draws the
+    choice to the middle of a, at the price of a distance that is no longer exact there.
+    """
+    away = (start_a[0] - start_b[0], start_a[1] - start_b[1], start_a[2] - start_b[2])
+    aa, bb = at_least(dot(along_a, along_a), _NO_LENGTH_M2), at_least(dot(along_b, along_b), _NO_LENGTH_M2)
+    ab, ca, cb = dot(along_a, along_b), dot(along_a, away), dot(along_b, away)
+    # Parallel segments have no unique s; any does, since s is found again from t.
+    above, below = _less(ab * cb, ca, bb), at_least(_less(aa * bb, ab, ab), _NO_LENGTH_M2**2)
+    if steady > 0.0:
+        pull = steady * aa * bb
+        above, below = above + 0.5 * pull, below + pull
+    s = _share(above / below)
+    t = _share((ab * s + cb) / bb)
+    s = _share((ab * t - ca) / aa)
+    return (
+        s,
+        t,
+        (
+            _less(away[0] + s * along_a[0], t, along_b[0]),
+            _less(away[1] + s * along_a[1], t, along_b[1]),
+            _less(away[2] + s * along_a[2], t, along_b[2]),
+        ),
+    )
+
+
+def segment_distance(ends_a: Array, ends_b: Array) -> Array:
+    """Distance of segments ``[.., 2, 3]`` and ``[.., 2, 3]``, which broadcast, ``[..]`` m."""
+    apart = closest(*_segment(ends_a), *_segment(ends_b))[2]
+    return at_least(dot(apart, apart), NO_DISTANCE_M**2) ** 0.5
+
+
+def dot(v: Vector, w: Vector) -> Value:
+    """Scalar product of vectors given by components."""
+    return _plus(_plus(v[0] * w[0], v[1], w[1]), v[2], w[2])
+
+
+def _plus(value: Value, factor: Value, other: Value) -> Value:
+    """``value + factor * other`` for a value that nobody else holds: torch writes over it, which spares its cache."""
+    return value + factor * other if isinstance(value, np.ndarray) else value.addcmul_(factor, other)
+
+
+def _less(value: Value, factor: Value, other: Value) -> Value:
+    """``value - factor * other``, likewise."""
+    return value - factor * other if isinstance(value, np.ndarray) else value.addcmul_(factor, other, value=-1.0)
+
+
+def at_least(value: Value, least: float) -> Value:
+    """The larger of an array and a number."""
+    return np.maximum(value, least) if isinstance(value, np.ndarray) else value.clamp(min=least)
+
+
+def _share(value: Value) -> Value:
+    """An array kept in [0, 1]; ``np.clip`` takes several times as long on few numbers."""
+    return np.minimum(np.maximum(value, 0.0), 1.0) if isinstance(value, np.ndarray) else value.clamp(0.0, 1.0)
+
+
+def _segment(ends: Array) -> tuple[Vector, Vector]:
+    start, along = ends[..., 0, :], ends[..., 1, :] - ends[..., 0, :]
+    return (start[..., 0], start[..., 1], start[..., 2]), (along[..., 0], along[..., 1], along[..., 2])

@@ -1,0 +1,71 @@
+"""The robot cell as the registry sees it; torch and MuJoCo are imported only where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..configuration import validate
+from ..errors import ConfigurationError, nearest
+from ..nameplate import Nameplate
+from .config import RobotCellConfig
+from .plant_config import RobotCellPlantConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..encoder import Encoder
+    from ..plant import Plant
+    from ..task import Task
+    from ..twin import Twin
+
+
+class RobotCellSite:
+    """Arms that share a workspace."""
+
+    name = "robot_cell"
+    summary = "six-joint arms that share a workspace (batched kinematic twin, MuJoCo plant)"
+    config_model = RobotCellConfig
+    plant_config_model = RobotCellPlantConfig
+
+    def nameplate(self, config: RobotCellConfig) -> Nameplate:
+        from .nameplate import cell_nameplate
+
+        return cell_nameplate(config)
+
+    def twin(self, config: RobotCellConfig, n_replicas: int, device: str, dtype: torch.dtype) -> Twin:
+        from .twin import RobotCellTwin
+
+        return RobotCellTwin(config, n_replicas, device=device, dtype=dtype)
+
+    def tasks(self) -> tuple[str, ...]:
+        return ("reach_stream", "pick_place")
+
+    def task(self, name: str, config: RobotCellConfig, options: Mapping[str, Any]) -> Task:
+        from .task import TouchStream
+
+        self._known("task", name, self.tasks())
+        return TouchStream.from_options(name, config, options)
+
+    def encoders(self) -> tuple[str, ...]:
+        return ("arm",)
+
+    def encoder(self, name: str, nameplate: Nameplate, settings: Mapping[str, Any]) -> Encoder:
+        from .encoder import ArmEncoder, ArmSettings
+
+        self._known("encoder", name, self.encoders())
+        return ArmEncoder(nameplate, validate(dict(settings), ArmSettings, "encoder.settings"))
+
+    def plant(self, config: RobotCellConfig, plant_config: RobotCellPlantConfig) -> Plant:
+        from .plant import MuJoCoCell
+
+        return MuJoCoCell(config, plant_config)
+
+    def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
+        if name not in allowed:
+            raise ConfigurationError(
+                f"site {self.name!r} has no {what} {name!r}; it has {', '.join(allowed)}{nearest(name, allowed)}"
+            )
+
+
+SITE = RobotCellSite()
