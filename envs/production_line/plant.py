@@ -58,6 +58,8 @@ class _Station:
         self.parts = 0
         self.age_slots = self.seen_age = self.wear = self.seen_wear = 0.0
         self.failed = self.calls = False
+        self.service_cost = 0.0
+        self.renewals = self.failures = 0
         self.life_slots = self.next_failure_s = math.inf
         self.warm_at_s = self.called_s = 0.0
         self.mode_since_s = -math.inf
@@ -115,6 +117,7 @@ class SimPyLine:
         self._free, self._queue, self._first = config.service.crews, list[int](), 0
         self._spares = math.inf if config.service.spares is None else float(config.service.spares)
         self._sequence = 0
+        self._energy_kwh = self._energy_cost = 0.0
         self._commands = {g.name: np.tile(g.neutral(), (g.n_assets, 1)) for g in self._nameplate.groups}
         self._values: dict[str, Floats] = {}
         troubled = seeds[n].spawn(n + 1)  # chance of their own: without faults the same line runs
@@ -141,6 +144,31 @@ class SimPyLine:
     def finished(self) -> int:
         """Parts that have left the line."""
         return sum(s.parts for s in self._stations if not self._behind[s.place])
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Parts in each buffer."""
+        return tuple(self._level)
+
+    @property
+    def energy_kwh(self) -> float:
+        """Drawn since the start, without the meters' noise."""
+        return self._energy_kwh
+
+    def truth(self) -> dict[str, Any]:
+        """What no sensor tells, since the start: ``parts``, ``wear``, ``service_cost``, ``renewals`` and ``failures``
+        of the machines, ``energy_kwh`` and ``energy_cost``, and ``efficiency`` now."""
+        stations = self._stations
+        return {
+            "parts": [s.parts for s in stations],
+            "wear": [s.wear for s in stations],
+            "service_cost": [s.service_cost for s in stations],
+            "renewals": [s.renewals for s in stations],
+            "failures": [s.failures for s in stations],
+            "efficiency": [self._present_efficiency(s) for s in stations],
+            "energy_kwh": self._energy_kwh,
+            "energy_cost": self._energy_cost,
+        }
 
     def read(self) -> Telemetry:
         self._sequence += 1
@@ -178,9 +206,13 @@ class SimPyLine:
             s.book(self._env.now)
             s.seconds[:], s.energy_kws = 0.0, 0.0
         made = [s.parts for s in self._stations]
+        price = self._price()
         self._env.run(until=self._env.now + self._config.dt_s)
         for s in self._stations:
             s.book(self._env.now)
+        drawn_kwh = sum(s.energy_kws for s in self._stations) / 3600.0
+        self._energy_kwh += drawn_kwh
+        self._energy_cost += drawn_kwh * price
         self._measure([s.parts - before for s, before in zip(self._stations, made, strict=True)])
 
     def close(self) -> None:
@@ -349,6 +381,7 @@ class SimPyLine:
         else:
             s.failed = s.age_slots >= s.life_slots
         if s.failed:
+            s.failures += 1
             yield from self._serviced(s)
 
     def _takes_service(self, s: _Station) -> bool:
@@ -372,7 +405,14 @@ class SimPyLine:
         self._free -= 1
         s.calls = False
         looks = self._only_looks(s)
-        slots = upkeep.corrective_slots if s.failed else upkeep.inspection_slots if looks else upkeep.preventive_slots
+        if s.failed:
+            slots, cost = upkeep.corrective_slots, upkeep.corrective_cost
+        elif looks:
+            slots, cost = upkeep.inspection_slots, upkeep.inspection_cost
+        else:
+            slots, cost = upkeep.preventive_slots, upkeep.preventive_cost
+        s.service_cost += cost
+        s.renewals += not looks
         self._enter(s, SERVICE)
         if not looks and math.isfinite(self._spares):
             self._spares -= 1
@@ -406,11 +446,15 @@ class SimPyLine:
         self._spares += 1
         self._tell()
 
-    def _measure(self, made: list[int] | None = None) -> None:
-        dt_s, noise = self._config.dt_s, self._settings.meter_noise_pu
+    def _price(self) -> float:
+        """Of a kWh, now."""
         prices = self._config.tariff.prices_per_kwh
         hour = (self._config.start_hour[0] + self._env.now / 3600.0) % 24.0
-        price = prices[min(int(hour * len(prices) / 24.0), len(prices) - 1)]
+        return prices[min(int(hour * len(prices) / 24.0), len(prices) - 1)]
+
+    def _measure(self, made: list[int] | None = None) -> None:
+        dt_s, noise = self._config.dt_s, self._settings.meter_noise_pu
+        price = self._price()
         rows = []
         for s in self._stations:
             level = [min(self._level[k], self._capacity[k]) for k in self._before[s.place]]  # not what is in its hands
