@@ -20,6 +20,7 @@ from .asking import Asking
 from .chain_watch import ChainWatch
 from .live_values import SITE, live_values
 from .sessions import Sessions, Tries
+from .site_warnings import SiteWarnings
 from .state_feed import LOOK_S, StateFeed
 from .stream import Broadcast
 from .trend import Trend
@@ -42,6 +43,7 @@ class Desk:
         self.sessions = Sessions()
         self.tries = Tries()
         self.alarms = AlarmBook()
+        self._site = SiteWarnings()
         self.chain = ChainWatch(station.journal)
         self.trend: Trend | None = None
         self.verdict: Mapping[str, Any] | None = None
@@ -151,6 +153,7 @@ class Desk:
         while utc_s - self._misses[0][0] > WINDOW_S:
             self._misses.popleft()
         conditions = conditions_of(sheet, state, self.verdict, self._misses[0][1])
+        conditions += self._site.conditions(sheet, state)
         if self.feed.is_stale and not state.get("ended"):
             conditions.append(silent_condition(self.feed.age_s, self.feed.stale_after_s))
         if self.chain.state.fault:

@@ -15,6 +15,7 @@ from .alarm_book import MARKS, AlarmBook, Priority
 from .alarm_conditions import conditions_of, silent_condition
 from .live_values import SITE, live_values
 from .sheet import Sheet, main_signal
+from .site_warnings import SiteWarnings
 from .state_feed import StateFeed
 
 _BAR_CELLS = 12
@@ -28,6 +29,7 @@ class TerminalOverview:
     def __init__(self, feed: StateFeed) -> None:
         self._feed = feed
         self._book = AlarmBook()
+        self._site = SiteWarnings()
         self.said = ""
         """The last thing that was done from here, in words."""
 
@@ -63,7 +65,7 @@ class TerminalOverview:
         return text
 
     def _alarms(self, sheet: Sheet, state: Mapping[str, Any]) -> list[RenderableType]:
-        conditions = conditions_of(sheet, state)
+        conditions = conditions_of(sheet, state) + self._site.conditions(sheet, state)
         if self._feed.is_stale and not state.get("ended"):
             conditions.append(silent_condition(self._feed.age_s, self._feed.stale_after_s))
         self._book.update(conditions, time.time())

@@ -96,7 +96,9 @@ def line_nameplate(config: LineConfig) -> Nameplate:
     values = tuple(machine_statics(config, plan, i) for i in range(len(plan.names))) if fixed else ()
     statics = STATICS + (UPKEEP_STATICS if plan.wears else ())
     machine = Group(MACHINE, plan.names, machine_signals(config, plan), tuple(commands), HIDDEN, statics, values)
-    return Nameplate(config.name, config.dt_s, (machine, *groups), f"{len(plan.names)} machines")
+    # under another name it says by a label which site it is, so that artifacts and pages find it
+    labels = {} if config.name == config.kind else {"kind": config.kind}
+    return Nameplate(config.name, config.dt_s, (machine, *groups), f"{len(plan.names)} machines", labels)
 
 
 def machine_signals(config: LineConfig, plan: Plan) -> tuple[Signal, ...]:
@@ -111,10 +113,8 @@ def crew_signals(plan: Plan) -> tuple[Signal, ...]:
     """What the dispatcher has on its board: ``CREW_MEASURED``, then three rows with a place a machine."""
     board = []
     for k, name in enumerate(plan.names, 1):
-        board.append(
-            Signal(f"call_{k}", "1", 0.0, 3.0, f"{name} waits for: 0 nothing, 1 preventive service, 2 repair, 3 inspection",
-                   f"Call{k}")
-        )  # fmt: skip
+        what = f"{name} waits for: 0 nothing, 1 preventive service, 2 repair, 3 inspection"
+        board.append(Signal(f"call_{k}", "1", 0.0, 3.0, what, f"Call{k}"))
     for k, name in enumerate(plan.names, 1):
         board.append(Signal(f"waited_{k}_slots", "slots", 0.0, 1e9, f"{name} has waited", f"Waited{k}"))
     for k, name in enumerate(plan.names, 1):

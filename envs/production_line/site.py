@@ -13,7 +13,9 @@ from .config import LineConfig
 from .plant_config import LinePlantConfig
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from ..diagnosis import Diagnosis, History
     from ..encoder import Encoder
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..plant import Plant
     from ..task import Task
     from ..twin import Tensors, Twin
+    from ..warning import AssetWarning
 
 
 class ProductionLineSite:
@@ -97,6 +100,12 @@ class ProductionLineSite:
         from .analysis.report import LineDiagnosis
 
         return LineDiagnosis(find(config, history, settings))
+
+    def warnings(self, nameplate: Nameplate, measured: Mapping[str, NDArray[np.float64]]) -> tuple[AssetWarning, ...]:
+        """Machines that may fail before service can be planned (:mod:`twinloop.envs.warning`)."""
+        from .warnings import line_warnings
+
+        return line_warnings(nameplate, measured)
 
     def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
         if name not in allowed:

@@ -38,7 +38,7 @@ def foresee(config: LineConfig, history: History | None, horizon_slots: float | 
     if history is not None:
         at = [k for k, signal in enumerate(MEASURED) if signal.name in READ]
         values = history.measured[MACHINE][:, rows]
-        good = history.good[MACHINE][:, rows][..., at].all(-1)
+        good: NDArray[np.bool_] = np.asarray(np.all(history.good[MACHINE][:, rows][..., at], axis=-1))
         n_periods = len(values)
         last = np.where(good.any(0), n_periods - 1 - good[::-1].argmax(0), -1)
         known = last >= 0
