@@ -41,7 +41,9 @@ _ARMS = 0xFF
 _PLANE, _FIXTURE, _PERSON, _OBSTACLE, _FLOOR = (1 << k for k in range(8, 13))
 _COLOURS = ("0.10 0.45 0.85", "0.95 0.50 0.10", "0.15 0.65 0.35", "0.60 0.30 0.75", "0.85 0.20 0.30", "0.10 0.65 0.70",
             "0.75 0.65 0.10", "0.45 0.45 0.50")  # fmt: skip
-_VISUAL_GROUP, _CAPSULE_GROUP = "1", "3"  # MuJoCo draws groups 0 to 2 unless told otherwise
+CAPSULE_GROUP = 3
+"""Of the geoms that touch: MuJoCo draws groups 0 to 2 unless told otherwise."""
+_VISUAL_GROUP = "1"
 
 
 def cell_xml(config: RobotCellConfig, settings: RobotCellPlantConfig, places: tuple[ArmPlace, ...]) -> str:
@@ -84,8 +86,8 @@ def cell_xml(config: RobotCellConfig, settings: RobotCellPlantConfig, places: tu
 def _appearance(root: Element, n_arms: int) -> None:
     visual = _add(root, "visual")
     _add(visual, "headlight", ambient="0.32 0.32 0.34", diffuse="0.25 0.25 0.25", specular="0.1 0.1 0.1")
-    _add(visual, "quality", shadowsize="8192", offsamples="8", numslices="48", numstacks="24", numquads="8")
-    _add(visual, "map", znear="0.02", zfar="30", shadowclip="1.8", haze="0.35", fogstart="6", fogend="14")
+    _add(visual, "quality", shadowsize="4096", offsamples="4", numslices="32", numstacks="20", numquads="8")
+    _add(visual, "map", znear="0.02", zfar="30", shadowclip="1.5", haze="0.35", fogstart="6", fogend="14")
     _add(visual, "rgba", haze="0.86 0.89 0.93 1")
     _add(root, "statistic", center="0 0 0.4", extent="2")
     asset = _add(root, "asset")
@@ -122,11 +124,11 @@ def _surroundings(world: Element, config: RobotCellConfig) -> None:
                diffuse="0.62 0.61 0.58", specular="0.3 0.3 0.3")  # fmt: skip
     _add(world, "light", name="fill", directional="true", pos="2 2 4", dir="-0.5 -0.3 -1", castshadow="false",
                diffuse="0.20 0.22 0.26", specular="0 0 0")  # fmt: skip
-    _add(world, "body", name="middle", pos="0 0 0.42")
+    _add(world, "body", name="middle", pos="0 0 0.55")
     look = {"mode": "targetbody", "target": "middle"}
-    _add(world, "camera", name="front", pos="2.3 -4.4 2.1", fovy="27", **look)
+    _add(world, "camera", name="front", pos="2.2 -4.9 2.3", fovy="28", **look)
     _add(world, "camera", name="near", pos="0.5 -1.9 1.0", fovy="38", **look)
-    _add(world, "camera", name="side", pos="-4.3 -2.3 2.0", fovy="29", **look)
+    _add(world, "camera", name="side", pos="-4.4 -2.6 2.2", fovy="30", **look)
     _add(world, "camera", name="above", pos="0 -0.5 5.2", fovy="34", **look)
     floor_m = min((p.offset_m for p in config.fixtures if isinstance(p, PlaneFixture) and _is_level(p)), default=0.0)
     _add(world, "geom", name="floor", type="plane", size="12 12 0.1", pos=f"0 0 {floor_m}", material="floor",
@@ -233,6 +235,8 @@ def _person(world: Element, k: int, people: People) -> None:
     _seen(body, "ellipsoid", _text((0.12 * s, 0.19 * s, 0.30 * s)), "vest", pos=_text((0, 0, 1.17 * s)))
     _seen(body, "ellipsoid", _text((0.124 * s, 0.193 * s, 0.035 * s)), "stripe", pos=_text((0, 0, 1.10 * s)))
     _seen(body, "ellipsoid", _text((0.121 * s, 0.185 * s, 0.030 * s)), "stripe", pos=_text((0, 0, 1.25 * s)))
+    _seen(body, "capsule", f"{0.05 * s}", "skin", fromto=_text((0, 0, 1.4 * s, 0, 0, 1.55 * s)))
+    _seen(body, "capsule", f"{0.075 * s}", "vest", fromto=_text((0, -0.15 * s, 1.38 * s, 0, 0.15 * s, 1.38 * s)))
     _seen(body, "sphere", f"{0.105 * s}", "skin", pos=_text((0.01, 0, 1.61 * s)))
     _seen(body, "ellipsoid", _text((0.125 * s, 0.118 * s, 0.085 * s)), "helmet", pos=_text((0, 0, 1.69 * s)))
     for side in (-1, 1):
@@ -262,7 +266,12 @@ def _solid(
     body: Element, name: str, ends: tuple[tuple[float, ...], ...], radius_m: float, own: int, others: int, **look: str
 ) -> None:
     """A capsule that touches; a ball where its ends are one point. Weightless: links have their own inertias."""
-    bits = {"contype": f"{own}", "conaffinity": f"{others}", "mass": "0", "group": look.pop("group", _CAPSULE_GROUP)}
+    bits = {
+        "contype": f"{own}",
+        "conaffinity": f"{others}",
+        "mass": "0",
+        "group": look.pop("group", f"{CAPSULE_GROUP}"),
+    }
     if math.dist(*ends) < 1e-9:
         _add(body, "geom", name=name, type="sphere", size=f"{radius_m}", pos=_text(ends[0]), **bits, **look)
     else:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError, PlantError
+from .model_xml import CAPSULE_GROUP
 
 Frame = NDArray[np.uint8]
 """``[H, W, 3]``."""
@@ -62,10 +63,13 @@ class CellCamera:
         self._drawer.free()
         self._context.free()
 
-    def frame(self, data: Any, view: str | None = None) -> Frame:
-        """The scene of ``data`` now, through the camera ``view``, else the one chosen at first."""
-        if view is not None:
-            self._camera.fixedcamid = self._model.camera(view).id
+    def frame(self, data: Any, view: str | None = None, *, capsules: bool = False) -> Frame:
+        """The scene of ``data`` now, through the camera ``view``, else the one chosen at first.
+
+        ``capsules``: show what touches, too.
+        """
+        self._camera.fixedcamid = self._model.camera(view or self._view).id
+        self._option.geomgroup[CAPSULE_GROUP] = capsules
         self._context.make_current()
         mujoco.mjv_updateScene(
             self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
