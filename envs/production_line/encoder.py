@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from ..configuration import Strict
+from ..errors import ConfigurationError
 from ..nameplate import Nameplate
 from .features import bounded, module_of, moved, share
-from .nameplate import CREW, CREW_MEASURED, MACHINE, MEASURED, STATICS
+from .nameplate import CREW, CREW_MEASURED, MACHINE, MEASURED, STATICS, UPKEEP_STATICS
+from .remaining_life import WEAR_KIND, chance_within, needs_scipy
 
 Array = Any
 
@@ -32,22 +34,37 @@ class NeighbourSettings(Strict):
     usual_parts: PositiveFloat = Field(5.0, description="parts in a buffer that count as middling")
     usual_price: PositiveFloat = Field(1.0, description="of a kWh")
     usual_age_slots: PositiveFloat = Field(1000.0, description="of work between two renewals")
+    failure_horizon_slots: PositiveFloat | None = Field(
+        None, description="of work; adds the chance that the machine fails within it, where machines wear; needs scipy"
+    )
 
 
 class NeighbourEncoder:
     """Own state (one-hot of eight), buffers as shares and as counts, shares of time, readiness, wear and price; then
-    for each neighbour: whether it is there, is up, its efficiency, its buffers, whether it is warm."""
+    for each neighbour: whether it is there, is up, its efficiency, its buffers, whether it is warm. Where it is asked
+    for, the chance to fail comes last. Raises :class:`ConfigurationError` where that is asked for and nothing wears."""
 
     name = "neighbours"
     group = MACHINE
 
     def __init__(self, nameplate: Nameplate, settings: NeighbourSettings) -> None:
-        nameplate.group(MACHINE)
+        statics = [s.name for s in nameplate.group(MACHINE).statics]
         self._settings = settings
+        self._wear = slice(0, 0)
+        if settings.failure_horizon_slots is not None:
+            needs_scipy()
+            if WEAR_KIND not in statics:
+                raise ConfigurationError(
+                    f"encoder neighbours: failure_horizon_slots {settings.failure_horizon_slots:g}, and no machine of "
+                    "this line wears; leave it out, or give an upkeep"
+                )
+            begin = statics.index(WEAR_KIND)
+            self._wear = slice(begin, begin + len(UPKEEP_STATICS))
 
     @property
     def n_features(self) -> int:
-        return _OWN + _EACH * (self._settings.n_upstream + self._settings.n_downstream)
+        foreseen = self._settings.failure_horizon_slots is not None
+        return foreseen + _OWN + _EACH * (self._settings.n_upstream + self._settings.n_downstream)
 
     def settings(self) -> dict[str, Any]:
         return self._settings.model_dump()
@@ -88,6 +105,8 @@ class NeighbourEncoder:
         seen = [xp.where(present, column, xp.zeros_like(column)) for column in seen]
         for away in [-k for k in range(1, s.n_upstream + 1)] + list(range(1, s.n_downstream + 1)):
             columns += [moved(xp, column, away) for column in seen]
+        if s.failure_horizon_slots is not None:
+            columns += [chance_within(measured, statics[..., self._wear], s.failure_horizon_slots)]
         features = xp.stack([column + 0 * one for column in columns], -1)
         return xp.where(here, features, xp.zeros_like(features)), memory
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,7 @@ HORIZON_SHARE: Final = 0.1
 ALARM_CHANCE: Final = 0.1
 """To fail within that, from which on people are told."""
 ENDLESS_SLOTS: Final = 1e12
+WEAR_KIND: Final = UPKEEP_STATICS[0].name
 _WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
 _TOLD = {signal.name: k for k, signal in enumerate(UPKEEP_STATICS)}
@@ -45,7 +47,7 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     """Chance ``[...]`` to fail within ``horizon`` slots of work; 1 for a machine that has failed, 0 for one that does
     not wear. ``measured`` ``[..., O]`` as on the nameplate, ``wear`` ``[..., 5]`` its ``UPKEEP_STATICS``.
 
-    A machine in service keeps what it had when the crew came.
+    A machine in service keeps what it had when the crew came. NaN for a kind of wear that has no formula here.
     """
     xp = sys.modules[type(measured).__module__.split(".")[0]]
     kind = wear[..., _TOLD["wear_kind"]]
@@ -61,7 +63,8 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     alive, later = (gammainc(shape / life * slots, left) for slots in (ago, ago + horizon))
     by_wear = xp.where(alive > 0, 1.0 - later / xp.where(alive > 0, alive, xp.ones_like(alive)), xp.ones_like(alive))
     by_wear = xp.where(left > 0, by_wear, xp.ones_like(by_wear))
-    found = xp.where(kind == _WEIBULL, by_age, xp.where(kind == _GAMMA, by_wear, xp.zeros_like(by_age)))
+    unknown = xp.where(kind > 0, xp.zeros_like(kind) + float("nan"), xp.zeros_like(kind))  # a kind without a formula
+    found = xp.where(kind == _WEIBULL, by_age, xp.where(kind == _GAMMA, by_wear, unknown))
     failed = (xp.abs(measured[..., _AT["state"]] - _DOWN) < 0.5) & (measured[..., _AT["waits_for_crew"]] > 0.5)
     return xp.clip(xp.where(failed & (kind > 0), xp.ones_like(found), found), 0.0, 1.0)
 
@@ -148,12 +151,16 @@ def _failure_level(config: LineConfig, k: int) -> float:
     return upkeep.wear.failure_level if upkeep is not None and isinstance(upkeep.wear, GammaWear) else 1.0
 
 
+def needs_scipy() -> None:
+    """Raise :class:`MissingExtraError` where SciPy is not installed: before a plant runs, not while it does."""
+    if find_spec("scipy") is None:
+        raise MissingExtraError("scipy", "prognosis", "the remaining life of a line's machines")
+
+
 def _special(xp: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """The regularised lower incomplete gamma function and the logarithm of the gamma function."""
     if xp is np:
-        try:
-            from scipy.special import gammainc, gammaln
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("scipy", "line", "the remaining life of a line's machines") from error
+        from scipy.special import gammainc, gammaln
+
         return gammainc, gammaln
     return xp.special.gammainc, xp.special.gammaln
