@@ -201,7 +201,7 @@ class Coupling:
         if not self.any:
             return Coupled(u, Status.UNCHANGED)
         bounds, allowed = self._ends(applied, elapsed_s, limits)
-        blocks = self._state.rows(measured) if self._state.any else ()
+        blocks = self._state.rows(measured, applied) if self._state.any else ()
         over = self._matrix.dot(u) > allowed
         if not some(over) and not (blocks and any(some(b.passed(u)) for b in blocks)):
             return Coupled(u, Status.UNCHANGED)

@@ -80,15 +80,16 @@ class StateRows:
                 self._separations.append((c, columns, index, fastest))
         self.any = bool(self._barriers or self._own_rows or self._separations)
 
-    def rows(self, measured: Arrays) -> tuple[Block, ...]:
-        """The rows at ``measured`` ``[N, O]`` a group. Raises whatever a site's barrier raises."""
+    def rows(self, measured: Arrays, applied: Floats) -> tuple[Block, ...]:
+        """The rows at ``measured`` ``[N, O]`` a group, where the plant obeys ``applied`` ``[n]``. Raises whatever a site's
+        barrier raises."""
         found: list[Block] = []
         for c, index in self._barriers:
             terms = c.barrier(measured[c.group])
             rows = barrier_rows(terms, c.gain_per_s, c.gain2_per_s, c.margin)
             found.append(self._block(c.name, Code.CONSTRAINT_BARRIER, rows.rows, index, rows.bounds))
         for r, index in self._own_rows:
-            own = r.rows(measured)
+            own = r.rows(measured, applied[index])
             asked = np.isfinite(own.least) | ~(own.least < 0.0)  # minus infinity asks for nothing, a NaN for too much
             which = np.broadcast_to(np.arange(len(index))[:, None], asked.shape)[asked]
             matrix, bounds = -own.control[asked], -own.least[asked]

@@ -13,6 +13,8 @@ from functools import partial
 from operator import mul
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...envs.constraint import (
     BarrierConstraint,
     ConflictConstraint,
@@ -76,10 +78,11 @@ class Wall(NamedTuple):
 
 
 class OwnRows(NamedTuple):
-    """Rows on each asset's own commands, and by asset the place of its first command."""
+    """Rows on each asset's own ``width`` commands, and by asset the place of its first."""
 
     constraint: RowsConstraint
     first: tuple[int, ...]
+    width: int
 
 
 class CoupledCheck:
@@ -104,9 +107,7 @@ class CoupledCheck:
             if isinstance(c, BarrierConstraint)
         )
         self._own_rows = tuple(
-            OwnRows(c, tuple(place[c.group, i].first for i in range(declaration.nameplate.group(c.group).n_assets)))
-            for c in declaration.hard
-            if isinstance(c, RowsConstraint)
+            _own_rows(declaration, c, place) for c in declaration.hard if isinstance(c, RowsConstraint)
         )
 
     def broken(
@@ -278,13 +279,19 @@ def _behind(
     return True
 
 
+def _own_rows(declaration: Declaration, c: RowsConstraint, place: Mapping[tuple[str, int], Asset]) -> OwnRows:
+    group = declaration.nameplate.group(c.group)
+    return OwnRows(c, tuple(place[c.group, i].first for i in range(group.n_assets)), len(group.commanded))
+
+
 def _over(
     r: OwnRows, values: Sequence[float], before: Sequence[float], reach: Reach, measured: Mapping[str, Any] | None
 ) -> bool:
     """Whether every asset keeps its rows at the measured state."""
     if measured is None:
         return False
-    terms = r.constraint.rows(measured)
+    applied = np.array([before[first : first + r.width] for first in r.first], dtype=np.float64)
+    terms = r.constraint.rows(measured, applied)
     for first, control, least in zip(r.first, terms.control.tolist(), terms.least.tolist(), strict=True):
         for slopes, need in zip(control, least, strict=True):
             if need == -math.inf:

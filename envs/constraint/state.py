@@ -92,8 +92,8 @@ class RowTerms:
 class SiteRows(Protocol):
     """Gives rows, and margins, from all that the site measures; pure, numpy alone for the rows."""
 
-    def __call__(self, measured: Mapping[str, Floats], /) -> RowTerms:
-        """Rows at measured signals ``[N, O]`` a group."""
+    def __call__(self, measured: Mapping[str, Floats], applied: Floats, /) -> RowTerms:
+        """Rows at measured signals ``[N, O]`` a group, where the assets obey ``applied`` ``[N, A]`` now."""
         ...
 
     def margin(self, measured: Mapping[str, Any], /) -> Any:

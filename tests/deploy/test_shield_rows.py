@@ -44,7 +44,8 @@ class KeepsOff:
     gain_per_s: float = 2.0
     fault: float = 0.0
 
-    def __call__(self, measured: Mapping[str, Floats], /) -> RowTerms:
+    def __call__(self, measured: Mapping[str, Floats], applied: Floats, /) -> RowTerms:
+        assert applied.shape == (2, 2)
         apart = measured["cart"][:, None] - measured["person"][None]
         reach = np.sqrt((apart**2).sum(-1))
         least = -self.gain_per_s * (reach - self.distance_m) + self.fault
@@ -83,7 +84,7 @@ def test_what_is_sent_keeps_every_row_that_standing_still_keeps_and_a_safe_propo
     at: list[float], v: list[float]
 ) -> None:
     carts, people = np.reshape(at[:4], (2, 2)), np.reshape(at[4:], (2, 2))
-    terms = KeepsOff()({"cart": carts, "person": people}) if _apart(carts, people) > 1.0 else None
+    terms = KeepsOff()({"cart": carts, "person": people}, np.zeros((2, 2))) if _apart(carts, people) > 1.0 else None
     if terms is None:
         return
     proposed = np.reshape(v, (2, 2))
