@@ -189,6 +189,8 @@ def _check(config: LineConfig) -> FixedLine:
         why = "line.machines: not all of kind bernoulli"
     elif any(m.upkeep is not None for m in line.machines):
         why = "line.machines: some wear"
+    elif config.blocking != "before":
+        why = f"blocking: {config.blocking}"
     elif config.slots_per_period != 1:
         why = f"slots_per_period {config.slots_per_period}"
     elif len(set(config.tariff.prices_per_kwh)) != 1:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
+import yaml
 
 from twinloop.envs.conformance import check_plant
 from twinloop.envs.errors import ConfigurationError
@@ -28,6 +30,7 @@ from twinloop.envs.production_line.plant import SimPyLine
 from twinloop.envs.production_line.plant_config import LinePlantConfig
 from twinloop.envs.production_line.referee import exact_line
 
+CONFIGS = Path(__file__).parents[3] / "configs" / "production_line"
 AT = {s.name: k for k, s in enumerate(MEASURED)}
 WEARING = LineConfig(
     line=FixedLine(
@@ -169,3 +172,10 @@ def test_parts_in_hand_are_none_before_a_machine_that_has_no_places_there() -> N
         assert (values[:2, AT["room_behind"]] >= 0.0).all()
         assert values[2, AT["parts_before"]] == 0.0
     assert plant.finished > 60
+
+
+def test_the_unbuffered_line_that_is_shipped_is_hunts() -> None:
+    settings = yaml.safe_load((CONFIGS / "plant_unbuffered.yaml").read_text(encoding="utf-8"))
+    config = LineConfig.model_validate(settings["site"])
+    assert exact_line(config).production == pytest.approx(0.485798, abs=1e-6)
+    assert SimPyLine(config, LinePlantConfig.model_validate(settings["plant"])).nameplate.site == "production_line"
