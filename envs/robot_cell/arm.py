@@ -4,6 +4,9 @@ Denavit-Hartenberg table: the maker's "DH parameters for calculations of kinemat
 support article). Braking: the maker's user manual of the UR5/CB3, stop category 0, 183 deg/s, full reach, 5 kg payload:
 base 0.31 rad, shoulder 0.70 rad, elbow 0.22 rad; speed squared over twice that arc is the deceleration. The manual has
 no wrists; they carry less than the elbow and get its figure.
+
+Capsules: smallest in volume (CMA-ES over ends and radii, axes being those of joints and tubes) that hold all vertices
+of the maker's shells as DeepMind's MuJoCo Menagerie has them, and its collision shapes, which are smaller.
 """
 
 from __future__ import annotations
@@ -58,11 +61,11 @@ class Arm:
     tool_length_m: float = 0.0
 
 
-_FOREARM_M, _D4_M, _D5_M, _D6_M = 0.3922, 0.1333, 0.0997, 0.0996
+_FOREARM_M = 0.3922
 
 UR5E = Arm(
     name="ur5e",
-    d_m=(0.1625, 0.0, 0.0, _D4_M, _D5_M, _D6_M),
+    d_m=(0.1625, 0.0, 0.0, 0.1333, 0.0997, 0.0996),
     a_m=(0.0, -0.425, -_FOREARM_M, 0.0, 0.0, 0.0),
     alpha_rad=(math.pi / 2, 0.0, 0.0, math.pi / 2, -math.pi / 2, 0.0),
     q_min_rad=(-2 * math.pi, -2 * math.pi, -math.pi, -2 * math.pi, -2 * math.pi, -2 * math.pi),
@@ -71,14 +74,14 @@ UR5E = Arm(
     braking_radps2=(16.5, 7.3, 23.2, 23.2, 23.2, 23.2),
     reach_m=0.85,
     capsules=(
-        Capsule("shoulder", 0, (0.0, 0.0, 0.0625), (0.0, 0.0, 0.1825), 0.06, 0),
-        Capsule("shoulder_lift", 1, (0.0, 0.0, 0.038), (0.0, 0.0, 0.158), 0.06, 1),
-        Capsule("upper_arm", 2, (0.425, 0.0, 0.138), (0.025, 0.0, 0.138), 0.05, 2),
-        Capsule("elbow", 3, (_FOREARM_M, 0.0, 0.027), (_FOREARM_M, 0.0, 0.147), 0.055, 2),
-        Capsule("forearm", 3, (_FOREARM_M - 0.01, 0.0, 0.007), (_FOREARM_M - 0.39, 0.0, 0.007), 0.038, 3),
-        Capsule("wrist_1", 4, (0.0, -0.013 - _D4_M, 0.0), (0.0, 0.127 - _D4_M, 0.0), 0.04, 3),
-        Capsule("wrist_2", 5, (0.0, _D5_M + 0.02, 0.0), (0.0, _D5_M - 0.10, 0.0), 0.04, 4),
-        Capsule("wrist_3", 6, (0.0, 0.0, -0.02 - _D6_M), (0.0, 0.0, 0.0), 0.04, 5),
+        Capsule("shoulder", 0, (0.0, 0.0, 0.0095), (0.0, 0.0, 0.1825), 0.076, 0),
+        Capsule("shoulder_lift", 1, (0.0, 0.0, 0.039), (0.0, 0.0, 0.190), 0.061, 1),
+        Capsule("upper_arm", 2, (0.432, 0.0, 0.138), (0.034, 0.0, 0.138), 0.059, 2),
+        Capsule("elbow", 3, (_FOREARM_M, 0.0, 0.038), (_FOREARM_M, 0.0, 0.173), 0.0675, 2),
+        Capsule("forearm", 3, (0.3732, 0.0, 0.007), (-0.0018, 0.0, 0.007), 0.05, 3),
+        Capsule("wrist_1", 4, (0.0, -0.1638, 0.0), (0.0, 0.0027, 0.0), 0.0405, 3),
+        Capsule("wrist_2", 5, (0.0, 0.1352, 0.0), (0.0, -0.0103, 0.0), 0.0405, 4),
+        Capsule("wrist_3", 6, (0.0, 0.0, -0.1441), (0.0, 0.0, -0.0021), 0.0435, 5),
     ),
     # Shoulder and upper arm with forearm and wrists; elbow and forearm with the last wrist.
     self_blocks=(((0, 3), (4, 8)), ((3, 5), (7, 8))),
