@@ -8,7 +8,7 @@ on torch alike (:mod:`twinloop.envs.encoder`); inside, batch and arms are one la
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -16,15 +16,27 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from ..configuration import Strict
 from ..nameplate import Nameplate
 from .arm import N_JOINTS, UR5E, with_tool
-from .distance import at_least, dot
-from .kinematics import Pose, Vector, module_of, pose, tool_point
+from .distance import at_least
+from .kinematics import Pose, Value, module_of, stacked
 from .nameplate import ARM, MEASURED, STATICS
-from .near import nearest_of
+from .near import nearest, shape_rows
 
 Array = Any
 
 _MEASURED = {signal.name: k for k, signal in enumerate(MEASURED)}
 _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
+
+
+def _block(first: str, count: int) -> slice:
+    return slice(_MEASURED[first], _MEASURED[first] + count)
+
+
+_Q, _DQ, _TARGET = _block("q1_rad", N_JOINTS), _block("dq1_radps", N_JOINTS), _block("target_x_m", 3)
+_HEARD_Q = _block("heard_q1_rad", N_JOINTS)
+_HEARD = _block("heard_q1_rad", 2 * N_JOINTS + 5)  # joints, speeds, target, stall, age
+_STALL, _GAP, _HOLDS = _MEASURED["stall_s"], _MEASURED["gap_m"], _MEASURED["holds"]
+_BASE, _YAW = slice(_STATIC["base_x_m"], _STATIC["base_x_m"] + 3), _STATIC["base_yaw_deg"]
+_MOST = 2.0
 _OWN, _PAIR, _PEER = 3 * N_JOINTS + 16, 12, 3 * N_JOINTS + 16
 
 
@@ -39,17 +51,19 @@ class ArmSettings(Strict):
 
 
 class _Frame(NamedTuple):
-    """An arm's base, to bring the cell's coordinates into."""
+    """Bases of arms, to bring the cell's coordinates into: position ``[3, M]``, cosine and sine of the yaw ``[M]``."""
 
-    base: Sequence[Array]
+    origin: Array
     cos: Array
     sin: Array
 
-    def point(self, v: Vector) -> Vector:
-        return self.direction((v[0] - self.base[0], v[1] - self.base[1], v[2] - self.base[2]))
+    def point(self, v: Array) -> Array:
+        """``[.., 3, M]`` of the cell in the base's frame."""
+        return self.direction(v - self.origin)
 
-    def direction(self, v: Vector) -> Vector:
-        return v[0] * self.cos + v[1] * self.sin, v[1] * self.cos - v[0] * self.sin, v[2]
+    def direction(self, v: Array) -> Array:
+        x, y, z = v[..., 0, :], v[..., 1, :], v[..., 2, :]
+        return module_of(v).stack((x * self.cos + y * self.sin, y * self.cos - x * self.sin, z), -2)
 
 
 class ArmEncoder:
@@ -80,90 +94,67 @@ class ArmEncoder:
         self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
     ) -> tuple[Array, Mapping[str, Array]]:
         """Features ``[B, N, F]``; zero where ``present`` ``[B, N]`` is False."""
-        xp = module_of(measured)
+        xp, s = module_of(measured), self._settings
         here = present[..., None]
         n_rows, n = present.shape
-        told = _columns(xp.where(here, measured, xp.zeros_like(measured)))
-        fixed = _columns(xp.where(here, statics, xp.zeros_like(statics)))
-        base = [fixed[_STATIC[f"base_{c}_m"]] for c in "xyz"] + [fixed[_STATIC["base_yaw_deg"]] * (math.pi / 180.0)]
-        frame = _Frame(base, xp.cos(base[3]), xp.sin(base[3]))
-        own = pose(_six(told, "q"), base, self._arm)
-        columns = self._own(xp, told, frame, own)
-        s = self._settings
+        told = xp.where(here, measured, xp.zeros_like(measured)).reshape(n_rows * n, -1).T
+        fixed = xp.where(here, statics, xp.zeros_like(statics)).reshape(n_rows * n, -1).T
+        yaw = fixed[_YAW] * (math.pi / 180.0)
+        base = xp.concatenate((fixed[_BASE], yaw[None]))
+        frame = _Frame(base[:3], xp.cos(yaw), xp.sin(yaw))
+        own = stacked(told[_Q].T, base.T, self._shape, self._arm)
+        blocks = [self._own(xp, told, frame, own)]
         if n > 1 and s.n_pairs + s.n_peers > 0:
-            heard = pose(_six(told, "heard_q"), base, self._arm)
-            message = self._message(told, base, heard)
-            pairs, peers = nearest_of(own, heard, message, present, self._arm, s.n_pairs, min(s.n_peers, n - 1))
-            for pair in pairs:
-                columns += self._pair(xp, pair, frame)
-            columns += [xp.zeros_like(told[0])] * (_OWN + _PAIR * s.n_pairs - len(columns))
-            for peer in peers:
-                columns += self._peer(xp, peer, frame)
-        columns += [xp.zeros_like(told[0])] * (self.n_features - len(columns))
-        features = xp.stack(columns, -1).reshape(n_rows, n, self.n_features)
+            heard = stacked(told[_HEARD_Q].T, base.T, self._shape, self._arm)
+            message = xp.concatenate((base, heard[-3:], told[_HEARD]))
+            pairs, peers = nearest(own, heard, message, present, self._arm, s.n_pairs, s.n_peers)
+            blocks += [self._pairs(xp, pairs, frame)] if s.n_pairs else []
+            blocks += [self._peers(xp, peers, frame)] if s.n_peers else []
+        features = xp.clip(xp.concatenate(blocks), -_MOST, _MOST)
+        missing = self.n_features - len(features)
+        if missing:
+            empty = xp.zeros((missing, n_rows * n), dtype=told.dtype, device=told.device)
+            features = xp.concatenate((features, empty))
+        features = features.T.reshape(n_rows, n, self.n_features)
         return xp.where(here, features, xp.zeros_like(features)), memory
 
-    def _own(self, xp: Any, told: Sequence[Array], frame: _Frame, own: Pose) -> list[Array]:
+    def _shape(self, p: Pose) -> list[Value]:
+        return shape_rows(p, self._arm)
+
+    def _own(self, xp: Any, told: Array, frame: _Frame, own: Array) -> Array:
         s, reach = self._settings, self._arm.reach_m
-        q, dq = _six(told, "q"), _six(told, "dq")
-        tool, target = frame.point(own.position(tool_point(own, self._arm))), frame.point(_three(told, "target"))
-        way = (target[0] - tool[0], target[1] - tool[1], target[2] - tool[2])
-        distance = at_least(dot(way, way), 1e-12) ** 0.5
-        columns = [*(xp.sin(v) for v in q), *(xp.cos(v) for v in q), *self._speeds(xp, dq)]
-        columns += [xp.clip(v / reach, -2.0, 2.0) for v in (*tool, *target)]
-        columns += [xp.clip(v / scale, -1.0, 1.0) for scale in (0.5, 0.05) for v in way]
-        stall, gap = told[_MEASURED["stall_s"]], told[_MEASURED["gap_m"]]
-        return [
-            *columns, distance / (distance + 0.2), told[_MEASURED["holds"]], stall / (stall + s.usual_s),
-            _nearness(gap, s.usual_m),
-        ]  # fmt: skip
+        q = told[_Q]
+        tool, target = frame.point(own[-3:]), frame.point(told[_TARGET])
+        way = target - tool
+        distance = at_least((way * way).sum(0), 1e-12) ** 0.5
+        stall, gap = told[_STALL], told[_GAP]
+        single = (distance / (distance + 0.2), told[_HOLDS], stall / (stall + s.usual_s), _nearness(gap, s.usual_m))
+        parts = (xp.sin(q), xp.cos(q), told[_DQ] / self._top(xp, told), tool / reach, target / reach, way / 0.5)
+        return xp.concatenate((*parts, way / 0.05, xp.stack(single)))
 
-    def _pair(self, xp: Any, pair: Sequence[Array], frame: _Frame) -> list[Array]:
-        """Presence, gap, normal, point of a, point of b."""
-        there, gap = pair[0], pair[1]
-        reach = self._arm.reach_m
-        points = (frame.point((pair[5], pair[6], pair[7])), frame.point((pair[8], pair[9], pair[10])))
-        columns = [_nearness(gap, self._settings.usual_m), xp.clip(gap, -1.0, 1.0)]
-        columns += frame.direction((pair[2], pair[3], pair[4]))
-        columns += [xp.clip(v / reach, -2.0, 2.0) for point in points for v in point]
-        return [there, *(v * there for v in columns)]
+    def _pairs(self, xp: Any, pairs: Array, frame: _Frame) -> Array:
+        """``[12 n, M]``."""
+        there, gap, reach = pairs[:, :1], pairs[:, 1:2], self._arm.reach_m
+        points = [frame.point(pairs[:, k : k + 3]) / reach for k in (5, 8)]
+        near = xp.concatenate((_nearness(gap, self._settings.usual_m), gap, frame.direction(pairs[:, 2:5]), *points), 1)
+        return xp.concatenate((there, near * there), 1).reshape(-1, pairs.shape[-1])
 
-    def _peer(self, xp: Any, peer: Sequence[Array], frame: _Frame) -> list[Array]:
-        there, gap, message = peer[0], peer[1], peer[2:]
+    def _peers(self, xp: Any, peers: Array, frame: _Frame) -> Array:
+        """``[34 n, M]``; a message is base (4), tool (3), joints (6), speeds (6), target (3), stall, age."""
+        there, gap, message = peers[:, :1], peers[:, 1:2], peers[:, 2:]
         reach, s = self._arm.reach_m, self._settings
-        base, tool, target = (frame.point((message[k], message[k + 1], message[k + 2])) for k in (0, 4, 7))
-        q, dq = message[12:18], message[18:24]
-        turn = message[3] - frame.base[3]
-        columns = [_nearness(gap, s.usual_m), *(xp.clip(v / reach, -2.0, 2.0) for v in (*base, *tool, *target))]
-        columns += [xp.cos(turn), xp.sin(turn)]
-        columns += [*(xp.sin(v) for v in q), *(xp.cos(v) for v in q), *self._speeds(xp, dq)]
-        columns += [message[10] / (message[10] + s.usual_s), message[11] / (message[11] + 0.1)]
-        return [there, *(v * there for v in columns)]
+        base, tool, target = (frame.point(message[:, k : k + 3]) / reach for k in (0, 4, 19))
+        cos, sin = xp.cos(message[:, 3:4]), xp.sin(message[:, 3:4])
+        q, dq, stall, age = message[:, 7:13], message[:, 13:19], message[:, 22:23], message[:, 23:24]
+        known = (
+            _nearness(gap, s.usual_m), base, tool, target, cos * frame.cos + sin * frame.sin,
+            sin * frame.cos - cos * frame.sin, xp.sin(q), xp.cos(q), dq / self._top(xp, dq),
+            stall / (stall + s.usual_s), age / (age + 0.1),
+        )  # fmt: skip
+        return xp.concatenate((there, xp.concatenate(known, 1) * there), 1).reshape(-1, peers.shape[-1])
 
-    def _message(self, told: Sequence[Array], base: Sequence[Array], heard: Pose) -> list[Array]:
-        """What others know of each arm: base (4), tool and target (3 each), stall, age, joints, speeds: 24."""
-        tool = heard.position(tool_point(heard, self._arm))
-        times = (told[_MEASURED["heard_stall_s"]], told[_MEASURED["heard_age_s"]])
-        return [*base, *tool, *_three(told, "heard_target"), *times, *_six(told, "heard_q"), *_six(told, "heard_dq")]
-
-    def _speeds(self, xp: Any, dq: Sequence[Array]) -> list[Array]:
-        return [xp.clip(v / top, -2.0, 2.0) for v, top in zip(dq, self._top_radps, strict=True)]
-
-
-def _columns(values: Array) -> list[Array]:
-    """``[B, N, C]`` as C arrays ``[B N]``."""
-    return [values[..., k].reshape(-1) for k in range(values.shape[-1])]
-
-
-def _six(told: Sequence[Array], name: str) -> list[Array]:
-    unit = "radps" if name.endswith("dq") else "rad"
-    first = _MEASURED[f"{name}1_{unit}"]
-    return list(told[first : first + N_JOINTS])
-
-
-def _three(told: Sequence[Array], name: str) -> Vector:
-    first = _MEASURED[f"{name}_x_m"]
-    return told[first], told[first + 1], told[first + 2]
+    def _top(self, xp: Any, like: Array) -> Array:
+        return xp.asarray(self._top_radps, dtype=like.dtype, device=like.device)[:, None]
 
 
 def _nearness(gap: Array, usual_m: float) -> Array:

@@ -225,17 +225,22 @@ def as_floats(q: Array) -> bool:
 
 def assembled(q: Array, base: Array, rows: Callable[[Pose], Sequence[Value]], arm: Arm = UR5E) -> Array:
     """``rows`` of the pose, a sequence of components, as one array whose last axis they are."""
+    found = stacked(q, base, rows, arm)
+    return np.moveaxis(found, 0, -1) if isinstance(found, np.ndarray) else found.movedim(0, -1)
+
+
+def stacked(q: Array, base: Array, rows: Callable[[Pose], Sequence[Value]], arm: Arm = UR5E) -> Array:
+    """``rows`` of the pose, a sequence of components, as one array whose first axis they are."""
     if as_floats(q):
         lead = np.broadcast_shapes(q.shape[:-1], base.shape[:-1])
         joints = np.broadcast_to(q, (*lead, N_JOINTS)).reshape(-1, N_JOINTS).tolist()
         bases = np.broadcast_to(base, (*lead, 4)).reshape(-1, 4).tolist()
         found = [rows(pose(one, where, arm)) for one, where in zip(joints, bases, strict=True)]
-        return np.array(found).reshape((*lead, -1))
+        return np.array(found, dtype=np.result_type(q, base)).T.reshape((-1, *lead))
     xp = module_of(q)
-    parts = rows(pose(_split(q), _split(base), arm))
-    full = q[..., 0] + base[..., 0]
-    full = full - full
-    return xp.stack([full + part for part in parts], -1)
+    nothing = q[..., 0] + base[..., 0]
+    nothing = nothing - nothing
+    return xp.stack([nothing + part for part in rows(pose(_split(q), _split(base), arm))])
 
 
 def _split(array: Array) -> list[Array]:
