@@ -25,7 +25,8 @@ from .stops import Stop, opportunity_windows, stops_of
 Floats = NDArray[np.float64]
 EXTRA_ROOM = 2
 """Places in two machines: a machine that holds its part has finished one, and its successor has taken one in. A line
-with capacities N that is blocked after service is one with N + 2 that is blocked before."""
+with capacities N that is blocked after service is taken for one with N + 2 that is blocked before: exact for two
+machines, a little too much for more, where a machine that is blocked itself keeps its own place."""
 
 
 @dataclass(frozen=True)

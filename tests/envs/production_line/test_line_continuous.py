@@ -29,6 +29,7 @@ from twinloop.envs.production_line.config import (
     Upkeep,
     WeibullWear,
 )
+from twinloop.envs.production_line.exact_line import ExactMachine, solve_line
 from twinloop.envs.production_line.exact_states import ExactBuffer, States
 from twinloop.envs.production_line.flow import branching_blocked, serial_blocked
 from twinloop.envs.production_line.nameplate import HIDDEN, MACHINE, MEASURED
@@ -125,6 +126,22 @@ def test_slotted_trees_that_block_after_service_are_their_chain() -> None:
     slow = Machine.model_validate({"model": {"kind": "bernoulli", "efficiency_pu": 0.7}})
     ends = ((1, 3, 0), (2, 3, 2), (3, 4, 1), (3, 5, 0))
     assert_is_the_chain(tree((Machine(), slow, Machine(), slow, Machine()), ends, blocking="after"), 300, 6)
+
+
+def test_random_lines_that_block_after_service_are_each_the_chain_of_its_length() -> None:
+    drawn = RandomLine(machines=(3, 5), efficiency_pu=(0.8, 0.8), capacity=(1, 1))
+    config = LineConfig(line=drawn, looks_through=False, blocking="after", slots_per_period=200)
+    twin = ProductionLineTwin(config, 300, dtype=torch.float64)
+    lengths = twin.reset(torch.arange(300)).present[MACHINE].sum(1)
+    commands = {MACHINE: torch.tensor([2.0, 1.0]).expand(300, 5, 2)}
+    twin.step(commands)
+    told = [twin.step(commands).hidden[MACHINE][..., HIDDEN_AT["finished"]].sum(-1) / 200 for _ in range(5)]
+    made = torch.stack(told).mean(0)
+    for n in (3, 4, 5):
+        mine = made[lengths == n]
+        exact = solve_line([ExactMachine(0.8)] * n, [1] * (n - 1), looks_through=False, blocking="after")
+        assert len(mine) > 60
+        assert abs(mine.mean() - exact.production) <= 3.0 * mine.std() / math.sqrt(len(mine))
 
 
 def test_failures_of_geometric_machines_at_any_time_are_their_chain() -> None:
