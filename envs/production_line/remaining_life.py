@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,10 @@ from ..errors import ConfigurationError, MissingExtraError
 from ..prognosis.estimate import Estimate
 from .config import FixedLine, GammaWear, LineConfig
 from .line_plan import plan_of
-from .nameplate import MEASURED, UPKEEP_STATICS, upkeep_statics
+from .nameplate import HIDDEN, MACHINE, MEASURED, UPKEEP_STATICS, upkeep_statics
+
+if TYPE_CHECKING:
+    from ..twin import Readings, Twin
 
 Array = Any
 Floats = NDArray[np.float64]
@@ -39,6 +42,7 @@ ALARM_CHANCE: Final = 0.1
 ENDLESS_SLOTS: Final = 1e12
 WEAR_KIND: Final = UPKEEP_STATICS[0].name
 _WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
+_PACE, _WEAR = "_wear_pace", [signal.name for signal in HIDDEN].index("wear")
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
 _TOLD = {signal.name: k for k, signal in enumerate(UPKEEP_STATICS)}
 
@@ -71,7 +75,7 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
 
 def planning_horizon_slots(wear: Floats) -> float:
     """A share of the shortest mean life, in slots of work, of machines with ``UPKEEP_STATICS`` ``[n, 5]``."""
-    return max(1.0, round(HORIZON_SHARE * float(wear[wear[:, 0] > 0, _TOLD["mean_life_slots"]].min())))
+    return max(1.0, round(HORIZON_SHARE * float(wear[wear[..., 0] > 0, _TOLD["mean_life_slots"]].min())))
 
 
 def remaining_life(
@@ -86,24 +90,51 @@ def remaining_life(
     return estimate(names, np.asarray(measured, dtype=np.float64)[rows], wear, horizon_slots, level)
 
 
-def of_members(
-    config: LineConfig, measured: Floats, wear: Floats, horizon_slots: float | None = None, level: float = LEVEL
+def of_replicas(
+    config: LineConfig, twin: Twin, readings: Readings, horizon_slots: float | None = None, level: float = LEVEL
 ) -> Estimate:
-    """As :func:`remaining_life`, of a live twin's members: their readings ``[K, N, O]`` and true wear ``[K, N]``, the
-    hidden signal ``wear``. Each member is a belief about the wear now; what is told is of their mixture."""
+    """Of a live twin's members, as its ``replicas`` hands them out: a mixture of what each holds of wear and of how
+    fast the machines wear."""
+    names = twin.nameplate.group(MACHINE).assets
+    known = twin.parameters()
+    paces = [known.get(f"{name}{_PACE}") for name in names]
+    ones = np.ones(twin.n_replicas)
+    pace = np.stack([ones if p is None else p.cpu().numpy().astype(np.float64) for p in paces], axis=1)
+    wear = readings.hidden[MACHINE][..., _WEAR].cpu().numpy()
+    return of_members(config, readings.measured[MACHINE].cpu().numpy(), wear, horizon_slots, level, pace)
+
+
+def of_members(
+    config: LineConfig,
+    measured: Floats,
+    wear: Floats,
+    horizon_slots: float | None = None,
+    level: float = LEVEL,
+    pace: Floats | None = None,
+) -> Estimate:
+    """As :func:`remaining_life`, of members ``K``: readings ``[K, N, O]``, true wear ``[K, N]`` as in the hidden signal
+    ``wear``, and how fast the machines wear, of what is declared, ``pace`` ``[K, N]``. Each member is a belief about
+    the machines now; what is told is of their mixture."""
     rows, names, statics = wearing(config)
+    if horizon_slots is None:
+        horizon_slots = planning_horizon_slots(statics)
     told = np.array(measured, dtype=np.float64)[:, rows]
     gamma = statics[:, 0] == _GAMMA
     levels = np.array([_failure_level(config, int(k)) for k in rows])
     told[..., _AT["seen_wear_pu"]] = np.where(gamma, np.asarray(wear)[:, rows] / levels, told[..., _AT["seen_wear_pu"]])
     told[..., _AT["seen_ago_slots"]] = np.where(gamma, 0.0, told[..., _AT["seen_ago_slots"]])
+    if pace is not None:  # the scale of a life over it, or that of a gamma process' steps times it
+        speed, statics = np.asarray(pace)[:, rows], np.repeat(statics[None], len(told), 0)
+        statics[..., _TOLD["mean_life_slots"]] /= speed
+        statics[..., _TOLD["wear_shape"]] /= np.where(gamma, speed, 1.0)
     return estimate(names, told, statics, horizon_slots, level)
 
 
 def estimate(
     names: tuple[str, ...], measured: Floats, wear: Floats, horizon_slots: float | None = None, level: float = LEVEL
 ) -> Estimate:
-    """Of machines by readings ``[n, O]``, or a mixture's ``[K, n, O]``, and their ``UPKEEP_STATICS`` ``[n, 5]``."""
+    """Of machines by readings ``[n, O]`` and ``UPKEEP_STATICS`` ``[n, 5]``; a mixture has ``[K, n, O]``, and may have
+    ``[K, n, 5]``."""
     if horizon_slots is None:
         horizon_slots = planning_horizon_slots(wear)
     if not (0 < horizon_slots < ENDLESS_SLOTS and 0 < level < 1):

@@ -25,7 +25,7 @@ from ...envs.prognosis.decision import (
 from ...envs.prognosis.estimate import Estimate
 from ...envs.prognosis.history import Fleet
 from ...envs.prognosis.score import brier, coverage, interval_score, phm08, pinball, rmse
-from ..report import Cell, Table, percent, print_table, provenance, say
+from ..report import Cell, Table, print_table, provenance, say
 
 NAME = "cmapss"
 SUMMARY = "remaining life of turbofan engines (C-MAPSS): error, coverage, cost of replacing by it, out of fold"
@@ -168,7 +168,7 @@ def _left_out(
         here = (median >= begin) & (median < end)
         share = coverage(low[here], high[here], truth[here], each[here])
         by_life[f"{begin}-{end}"] = share
-        rows.append((f"left out, {begin} to {end} cycles predicted: coverage ({name})", percent(share, 1), "-", "-"))
+        rows.append((f"left out, {begin} to {end} cycles predicted: coverage ({name})", f"{share:.1%}", "-", "-"))
     if name == "errors":
         error = float(np.sqrt(np.average((expected - truth) ** 2, weights=each)))
         rows += [
