@@ -155,7 +155,7 @@ class TimeOut:
 
 
 def break_even_slots(warm_up_slots: int, warm_up_kw: float, idle_kw: float, off_kw: float) -> float:
-    """Idle slots that cost as much as to be off for them and warm up after; infinite where off saves nothing."""
+    """Idle slots that cost as much as to be off in them and warm up in the last; infinite where off saves nothing."""
     saved_kw = idle_kw - off_kw
     return (warm_up_kw - off_kw) * warm_up_slots / saved_kw if saved_kw > 0 else float("inf")
 
