@@ -81,7 +81,7 @@ class StateRows:
         self.any = bool(self._barriers or self._own_rows or self._separations)
 
     def rows(self, measured: Arrays, applied: Floats) -> tuple[Block, ...]:
-        """The rows at ``measured`` ``[N, O]`` a group, where the plant obeys ``applied`` ``[n]``. Raises whatever a site's
+        """The rows at ``measured`` ``[N, O]`` a group, under ``applied`` ``[n]``. Raises whatever a site's
         barrier raises."""
         found: list[Block] = []
         for c, index in self._barriers:

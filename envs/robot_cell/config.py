@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ..configuration import Strict
 from .arm import UR5E
+from .guard_settings import Guard
 
 MOST_ARMS = 8
 LONGEST_DELAY_PERIODS = 5
@@ -219,6 +220,16 @@ class RobotCellConfig(Strict):
     people: People | None = None
     obstacles: tuple[Obstacle, ...] = ()
     fixtures: tuple[Fixture, ...] = (PlaneFixture(),)
+    guard: Guard = Guard()
+    seat: PositiveInt | None = Field(
+        None, description="the arm, from 1, that a process decides for by what it has heard of the others; none: all"
+    )
+
+    @model_validator(mode="after")
+    def _seat_is_there(self) -> RobotCellConfig:
+        if self.seat is not None and self.seat > self.n_arms:
+            raise ValueError(f"seat: {self.seat} of {self.n_arms} arms; give 1 to {self.n_arms}, or leave it out")
+        return self
 
     @property
     def n_arms(self) -> int:

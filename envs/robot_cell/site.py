@@ -14,6 +14,7 @@ from .plant_config import RobotCellPlantConfig
 if TYPE_CHECKING:
     import torch
 
+    from ..constraint import Constraint, SafeState
     from ..encoder import Encoder
     from ..plant import Plant
     from ..task import Task
@@ -60,6 +61,16 @@ class RobotCellSite:
         from .plant import MuJoCoCell
 
         return MuJoCoCell(config, plant_config)
+
+    def constraints(self, config: RobotCellConfig) -> tuple[Constraint, ...]:
+        from .constraints import cell_constraints
+
+        return cell_constraints(config)
+
+    def safe_states(self, config: RobotCellConfig) -> Mapping[str, SafeState]:
+        from .constraints import cell_safe_states
+
+        return cell_safe_states(config)
 
     def _known(self, what: str, name: str, allowed: tuple[str, ...]) -> None:
         if name not in allowed:
