@@ -27,12 +27,13 @@ from ..estimation.mixable import present_readings
 from ..estimation.settings import FilterSettings
 from ..twin import Parameter, Readings, Tensors, Twin
 from .config import LineConfig
-from .line_plan import plan_of
+from .line_plan import Plan, plan_of
 from .machine_beliefs import Beliefs, Counted, Rates
 from .nameplate import CREW, MACHINE
 from .physics import BLOCKED, DOWN, IN_SERVICE, WARMING
 from .told_state import AT, ToldState
-from .tracking import EFFICIENCY, FAILS, REPAIRS
+from .tracking import EFFICIENCY, FAILS, PACE, REPAIRS
+from .wear_beliefs import PaceBeliefs
 
 Tensor = torch.Tensor
 Floats = NDArray[np.float64]
@@ -65,14 +66,15 @@ class LineTracker:
         self._specs = _specs(twin, settings)
         self._told = ToldState(config, self._plan)
         self._beliefs = _beliefs(twin, settings, self._plan.names)
+        self._paces = _paces(twin, settings, self._plan)
         n, b = len(self._plan.names), twin.n_replicas
         self._members = torch.arange(b, dtype=torch.int64, device=twin.device) + settings.seed * 1_000_003
-        places = noise.uniform(self._members, torch.zeros_like(self._members), _PLACE_STREAM, 3 * n, torch.float64)
-        self._places = _spread_evenly(places.cpu().numpy().T).reshape(3, n, b)
+        places = noise.uniform(self._members, torch.zeros_like(self._members), _PLACE_STREAM, 4 * n, torch.float64)
+        self._places = _spread_evenly(places.cpu().numpy().T).reshape(4, n, b)
         self._step, self._start_hour = 0, config.start_hour[0]
         self._asked = np.zeros(n)
         self._speed = np.ones(n)
-        self._last: Floats = np.full((n, len(AT)), np.nan)
+        self._last: Floats = np.full((n, len(twin.nameplate.group(MACHINE).measured)), np.nan)
         self._measured: dict[str, Tensor] = {}
 
     def set_clock(self, time_s: float) -> None:
@@ -84,6 +86,7 @@ class LineTracker:
         del observed  # taken over whole with the reading itself, right after the period that it ends
         self._step = 0
         self._beliefs.forget(widening)
+        self._paces.forget(widening)
         self._last = np.full_like(self._last, np.nan)
         self.twin.reset(self._members)
         kept = dict(self.twin.snapshot())
@@ -113,6 +116,7 @@ class LineTracker:
         known = told.copy()
         known[odd] = np.nan
         self._beliefs.take(self._counted(known))
+        self._paces.take(told, self._last, self._asked)
         self._take_over(told, observed.get(CREW))
         self._last = told
         self._set_parameters()
@@ -143,7 +147,10 @@ class LineTracker:
 
     def snapshot(self) -> dict[str, Tensor]:
         """All of it, as tensors; :meth:`restore` is the exact inverse."""
-        own = {f"tracker/belief/{k}": torch.from_numpy(v) for k, v in self._beliefs.memory().items()}
+        own = {
+            f"tracker/belief/{k}": torch.from_numpy(v)
+            for k, v in (self._beliefs.memory() | self._paces.memory()).items()
+        }
         own |= {"tracker/step": torch.tensor(self._step), "tracker/last": torch.from_numpy(self._last.copy())}
         own |= {f"tracker/measured/{k}": v.clone() for k, v in self._measured.items()}
         return {**self.twin.snapshot(), **own}
@@ -152,7 +159,9 @@ class LineTracker:
         own = {k.removeprefix("tracker/"): v for k, v in snapshot.items() if k.startswith("tracker/")}
         self.twin.restore({k: v for k, v in snapshot.items() if not k.startswith("tracker/")})
         self._step, self._last = int(own["step"]), own["last"].numpy().copy()
-        self._beliefs.recall({k.removeprefix("belief/"): v.numpy() for k, v in own.items() if k.startswith("belief/")})
+        memory = {k.removeprefix("belief/"): v.numpy() for k, v in own.items() if k.startswith("belief/")}
+        self._beliefs.recall(memory)
+        self._paces.recall(memory)
         self._measured = {k.removeprefix("measured/"): v.clone() for k, v in own.items() if k.startswith("measured/")}
 
     def _unbalanced(self, told: Floats) -> Bools:
@@ -248,7 +257,8 @@ class LineTracker:
         self.twin.restore(kept | {f"state/{k}": v for k, v in state.items()})
 
     def _set_parameters(self) -> None:
-        values = dict(zip((EFFICIENCY, FAILS, REPAIRS), self._beliefs.quantiles(self._places), strict=True))
+        values = dict(zip((EFFICIENCY, FAILS, REPAIRS), self._beliefs.quantiles(self._places[:3]), strict=True))
+        values[PACE] = self._paces.quantiles(self._places[3])
         self.twin.set_parameters(
             {
                 f"{name}{kind}": torch.from_numpy(table[i].copy())
@@ -286,7 +296,7 @@ def _columns(twin: Twin, settings: FilterSettings) -> dict[str, dict[int, float]
 
 
 def _specs(twin: Twin, settings: FilterSettings) -> list[Parameter]:
-    known = {s.name: s for s in twin.parameter_specs if s.name.endswith((EFFICIENCY, FAILS, REPAIRS))}
+    known = {s.name: s for s in twin.parameter_specs if s.name.endswith((EFFICIENCY, FAILS, REPAIRS, PACE))}
     for name in settings.parameters:
         if name not in known:
             raise ConfigurationError(
@@ -310,3 +320,9 @@ def _beliefs(twin: Twin, settings: FilterSettings, names: tuple[str, ...]) -> Be
 
     keep = float(np.exp(-twin.dt_s / settings.memory_s))
     return Beliefs(rates(EFFICIENCY), rates(FAILS), rates(REPAIRS), keep)
+
+
+def _paces(twin: Twin, settings: FilterSettings, plan: Plan) -> PaceBeliefs:
+    priors = [settings.parameters.get(f"{name}{PACE}") for name in plan.names]
+    std = np.array([0.0 if prior is None else prior.std for prior in priors])
+    return PaceBeliefs(plan.machines, std, float(np.exp(-twin.dt_s / settings.memory_s)))

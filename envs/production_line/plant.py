@@ -417,7 +417,7 @@ class SimPyLine:
         if not looks and math.isfinite(self._spares):
             self._spares -= 1
             self._env.process(self._restock())
-        yield self._env.timeout(slots * self._config.slot_s)
+        yield self._env.timeout(slots * self._config.slot_s * s.troubles.repair_factor)
         self._free += 1
         if looks:
             s.seen_wear, s.seen_age = s.wear, s.age_slots

@@ -71,7 +71,9 @@ class ToldState:
             if np.isnan(row[AT["state"]]):
                 continue
             now = round(row[AT["state"]])
-            state["mode"][i] = {IS_OFF: 0, IN_STANDBY: 1}.get(now, ON)
+            mode = {IS_OFF: 0, IN_STANDBY: 1}.get(now, ON)
+            state["mode_since"][i] = torch.where(state["mode"][i] == mode, state["mode_since"][i], state["slot"])
+            state["mode"][i] = mode
             if not np.isnan(row[AT["ready_in_slots"]]):
                 state["ready_in"][i] = round(row[AT["ready_in_slots"]])
             state["up"][i] = bool(now != DOWN or row[AT["waits_for_crew"]] > 0.5)
@@ -117,7 +119,7 @@ class ToldState:
             return
         state["age"][i], state["seen_wear"][i], state["seen_age"][i] = age, seen, age - ago
         if isinstance(wear, GammaWear) and not bool(state["failed"][i].any()):
-            state["wear"][i] = torch.from_numpy(true_wear(wear, seen, ago, u))
+            state["wear"][i] = torch.from_numpy(true_wear(wear, seen, ago, u, state["pace"][i].numpy()))
 
 
 def holds_part(told: Floats) -> Bools:
@@ -126,11 +128,12 @@ def holds_part(told: Floats) -> Bools:
     return np.asarray((state == RUNNING) | ((state == DOWN) & ~waits))
 
 
-def true_wear(wear: GammaWear, seen: float, ago_slots: float, u: Floats) -> Floats:
-    """Wear at the probabilities ``u``, ``ago_slots`` of work after ``seen``, of a machine that has not failed."""
+def true_wear(wear: GammaWear, seen: float, ago_slots: float, u: Floats, pace: Floats) -> Floats:
+    """Wear ``[L]`` at the probabilities ``u`` ``[L]``, ``ago_slots`` of work after ``seen``, of a machine that has not
+    failed and wears ``pace`` ``[L]`` times as fast as is declared."""
     room = wear.failure_level - seen
     shape = wear.shape_per_slot * ago_slots
     if room <= 0 or shape <= 0:
         return np.full(u.shape, min(seen, wear.failure_level))
-    below = gammainc(shape, room / wear.scale)
-    return np.asarray(seen + wear.scale * gammaincinv(shape, u * below), dtype=np.float64)
+    scale = wear.scale * pace
+    return np.asarray(seen + scale * gammaincinv(shape, u * gammainc(shape, room / scale)), dtype=np.float64)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..twin import Twin
 
 N_MEMBERS = 64
-EFFICIENCY, FAILS, REPAIRS = "_efficiency_pu", "_fails_pu", "_repairs_pu"
-_EFFICIENCY_STD, _RATE_SHARE = 0.1, 0.5
+EFFICIENCY, FAILS, REPAIRS, PACE = "_efficiency_pu", "_fails_pu", "_repairs_pu", "_wear_pace"
+_EFFICIENCY_STD, _RATE_SHARE, _PACE_STD = 0.1, 0.5, 0.3
 _STOP_STD, _REPAIR_MEAN, _REPAIR_STD = 0.002, 0.05, 0.05
 """Of machines that are declared without stops: what is expected of them once one has been seen, an hour at 20 slots."""
 
@@ -77,6 +77,8 @@ def _priors(config: LineConfig) -> dict[str, Prior]:
             assert isinstance(model, GeometricMachine)
             found[f"{name}{FAILS}"] = Prior(std=_RATE_SHARE * model.fails_pu)
             found[f"{name}{REPAIRS}"] = Prior(std=_RATE_SHARE * model.repairs_pu)
+        if machine.upkeep is not None:
+            found[f"{name}{PACE}"] = Prior(std=_PACE_STD)
     return found
 
 

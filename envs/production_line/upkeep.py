@@ -65,6 +65,7 @@ class Upkeep:
         return {
             "age": zeros(torch.float64),
             "wear": zeros(torch.float64),
+            "pace": torch.ones(n, lanes, dtype=torch.float64, device=self._device),
             "seen_wear": zeros(torch.float64),
             "seen_age": zeros(torch.float64),
             "failed": zeros(torch.bool),
@@ -135,12 +136,13 @@ class Upkeep:
         """A slot of work wears the machines that ``worked``; ``u``: uniforms. Failures wait for a crew from ``now``."""
         before = s["age"]
         age = before + worked
-        # P(fails by a + 1 | has not by a) of a Weibull life
-        hazard = -torch.expm1((before / self._scale) ** self._shape - (age / self._scale) ** self._shape)
+        # P(fails by a + 1 | has not by a) of a Weibull life, which runs ``pace`` times as fast as is declared
+        scale = self._scale / s["pace"]
+        hazard = -torch.expm1((before / scale) ** self._shape - (age / scale) ** self._shape)
         fails = self._ages & (u < hazard)
         wear = s["wear"]
         for i, table, level in self._tables:
-            grown = wear[i] + torch.where(worked[i], table.draw(u[i]), 0.0)
+            grown = wear[i] + torch.where(worked[i], table.draw(u[i]) * s["pace"][i], 0.0)
             wear = wear.index_copy(0, torch.tensor([i], device=wear.device), grown[None])
             fails = fails.index_copy(0, torch.tensor([i], device=wear.device), (grown >= level)[None])
         new = fails & worked & self.wears & ~s["failed"]
