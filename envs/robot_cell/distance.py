@@ -11,6 +11,7 @@ import numpy as np
 from .kinematics import Array, Value, Vector
 
 NO_DISTANCE_M = 1e-12
+_NUMPY = (np.ndarray, np.generic)
 _NO_LENGTH_M2 = 1e-18  # its square is still a float32
 
 
@@ -58,22 +59,22 @@ def dot(v: Vector, w: Vector) -> Value:
 
 def _plus(value: Value, factor: Value, other: Value) -> Value:
     """``value + factor * other`` for a value that nobody else holds: torch writes over it, which spares its cache."""
-    return value + factor * other if isinstance(value, np.ndarray) else value.addcmul_(factor, other)
+    return value + factor * other if isinstance(value, _NUMPY) else value.addcmul_(factor, other)
 
 
 def _less(value: Value, factor: Value, other: Value) -> Value:
     """``value - factor * other``, likewise."""
-    return value - factor * other if isinstance(value, np.ndarray) else value.addcmul_(factor, other, value=-1.0)
+    return value - factor * other if isinstance(value, _NUMPY) else value.addcmul_(factor, other, value=-1.0)
 
 
 def at_least(value: Value, least: float) -> Value:
     """The larger of an array and a number."""
-    return np.maximum(value, least) if isinstance(value, np.ndarray) else value.clamp(min=least)
+    return np.maximum(value, least) if isinstance(value, _NUMPY) else value.clamp(min=least)
 
 
 def _share(value: Value) -> Value:
     """An array kept in [0, 1]; ``np.clip`` takes several times as long on few numbers."""
-    return np.minimum(np.maximum(value, 0.0), 1.0) if isinstance(value, np.ndarray) else value.clamp(0.0, 1.0)
+    return np.minimum(np.maximum(value, 0.0), 1.0) if isinstance(value, _NUMPY) else value.clamp(0.0, 1.0)
 
 
 def _segment(ends: Array) -> tuple[Vector, Vector]:
