@@ -126,7 +126,7 @@ def _surroundings(world: Element, config: RobotCellConfig) -> None:
                diffuse="0.20 0.22 0.26", specular="0 0 0")  # fmt: skip
     _add(world, "body", name="middle", pos="0 0 0.55")
     look = {"mode": "targetbody", "target": "middle"}
-    _add(world, "camera", name="front", pos="2.2 -4.9 2.3", fovy="28", **look)
+    _add(world, "camera", name="front", pos="2.1 -4.8 2.3", fovy="26", **look)
     _add(world, "camera", name="near", pos="0.5 -1.9 1.0", fovy="38", **look)
     _add(world, "camera", name="side", pos="-4.4 -2.6 2.2", fovy="30", **look)
     _add(world, "camera", name="above", pos="0 -0.5 5.2", fovy="34", **look)

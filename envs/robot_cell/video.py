@@ -134,7 +134,7 @@ def _write_mp4(path: Path, frames: Iterable[Frame], fps: float, quality: int) ->
     first = next(source)
     height, width = first.shape[:2]
     command = [program, "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += ["-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-c:v", "libx264", "-preset", "slow"]
+    command += ["-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-c:v", "libx264", "-preset", "medium"]
     command += ["-crf", str(quality), "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None  # a pipe was asked for

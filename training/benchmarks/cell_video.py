@@ -76,8 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of it")
     parser.add_argument("--run", type=Path, metavar="ARTIFACT", help="folder of a policy artifact")
-    parser.add_argument("--seconds", type=float, default=30.0, help="default %(default)g")
-    parser.add_argument("--fps", type=float, default=25.0, help="frames a second, default %(default)g")
+    parser.add_argument("--seconds", type=float, default=24.0, help="default %(default)g")
+    parser.add_argument("--fps", type=float, default=20.0, help="frames a second, default %(default)g")
     parser.add_argument("--width", type=int, default=960, help="pixels, default %(default)s")
     parser.add_argument("--format", choices=("mp4", "webp", "gif"), default="mp4", help="default %(default)s")
     parser.add_argument("--out", type=Path, default=Path("runs/cell_video"), metavar="DIR", help="default %(default)s")
