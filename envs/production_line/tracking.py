@@ -10,14 +10,15 @@ A machine of the plant holds the part that it works on and is blocked after it: 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..estimation.settings import FilterSettings, Prior, SignalError
 from ..estimation.site import TwinPlan
-from .config import BernoulliMachine, ExponentialMachine, FixedLine, GeometricMachine, LineConfig
+from .config import BernoulliMachine, ExponentialMachine, FixedLine, GeometricMachine, LineConfig, Machine
 from .line_plan import plan_of
-from .nameplate import MACHINE
+from .nameplate import MACHINE, long_run_efficiency
 from .plant_config import LinePlantConfig
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:
     """Members as the plant is built; noise as its meters have it.
 
     A cycle's end falls into this period or into the next: counts of a period are off by a part now and then, means over
-    many periods are not. That is the counts' model error.
+    many periods are not. That is the counts' model error, and with it the power's. It was found on the plant: largest
+    where machines wait for each other, nearly nothing for one that makes a part each slot and waits for nobody.
     """
     if not isinstance(config.line, FixedLine) or config.is_exponential:
         kind = "random lines" if not isinstance(config.line, FixedLine) else "exponential machines"
@@ -43,16 +45,16 @@ def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:
             f"live_twin: {kind} are not tracked; give a fixed line of bernoulli or geometric machines"
         )
     members = config.model_copy(update={"blocking": "after", "looks_through": False})
-    working_kw = max(
-        m.power.idle_kw + m.power.linear_kw + m.power.cubic_kw for m in config.line.machines
-    )  # fmt: skip
-    swing_kw = max(m.power.linear_kw + m.power.cubic_kw for m in config.line.machines)
+    machines = config.line.machines
+    working_kw = max(m.power.idle_kw + m.power.linear_kw + m.power.cubic_kw for m in machines)
+    swing_kw = max(m.power.linear_kw + m.power.cubic_kw for m in machines)
+    varies = max(_spread(m) for m in machines) if not plan_of(config).capacities else 1.0
     settings = FilterSettings(
         signals={
-            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.6, lag_pu=0.0, stays_pu=0.0),
+            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.25 + 0.35 * varies, lag_pu=0.0, stays_pu=0.0),
             f"{MACHINE}/power_kw": SignalError(
                 noise=max(plant.meter_noise_pu * working_kw, 1e-3),
-                model_error=0.4 * swing_kw / config.slots_per_period,
+                model_error=(0.02 + 0.38 * varies) * swing_kw / config.slots_per_period,
                 lag_pu=0.0,
                 stays_pu=0.0,
             ),
@@ -61,6 +63,12 @@ def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:
         memory_s=14.0 * 86_400.0,
     )
     return TwinPlan(members, settings, N_MEMBERS, _tracker_of(members))
+
+
+def _spread(machine: Machine) -> float:
+    """Of what a machine makes in a slot, from 0 for always the same to 1 for now a part and now none."""
+    p = long_run_efficiency(machine.model)
+    return 2.0 * math.sqrt(p * (1.0 - p))
 
 
 def _priors(config: LineConfig) -> dict[str, Prior]:

@@ -23,13 +23,14 @@ from ...agents.controllers.reference import NeutralPolicy
 from ...agents.policy import Memory, Policy
 from ...deploy.live_twin import LiveTwin
 from ...deploy.twin_plan import describe
-from ...envs.configuration import load_mapping, validate
+from ...envs.configuration import Strict, load_mapping, validate
 from ...envs.constraint import declaration_of_site
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
 from ...envs.plant_file import load_plant_file
 from ...envs.production_line.config import GammaWear, LineConfig, WeibullWear
+from ...envs.production_line.fleet_task import FleetProfitOptions
 from ...envs.production_line.line_plan import plan_of
 from ...envs.production_line.nameplate import HIDDEN, MACHINE, MEASURED, STATICS
 from ...envs.production_line.plant import SimPyLine
@@ -58,8 +59,8 @@ the policy, over the same stretch: the twin's members by its own chance, the pla
 where every command of the policy passes the shield as in deployment.
 
 The baseline is a line that is always on; where machines wear, each is replaced at its best age alone, T*, by a
-first-in-first-out crew. Profit is that of --train's task. A part counts when the slowest machine has made it: what is
-in the buffers at the end is not lost, and would else weigh more than the gain.
+first-in-first-out crew. Profit is that of --train's task. In a row a part counts when the slowest machine has made it:
+what is in the buffers at the end is not lost, and would else weigh more than the gain.
 
 Bars: the policy's gain over the baseline on the plant is at least {BAR:.0%} of that in the calibrated twin, over all
 seeds; on no seed does the policy earn less than the baseline. The gain in the sense of average-reward control, the
@@ -73,13 +74,21 @@ examples:
 """
 
 
+class Earnings(Strict):
+    """What a line earns, as the tasks ``line_profit`` and ``fleet_profit`` have it in common."""
+
+    part_value: float = 1.0
+    energy_weight: float = 0.0
+    holding_cost: float = 0.0
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is the same for all seeds; paths, so that another process can make it all."""
 
     artifact: Path
     plant_file: Path
-    prices: LineProfitOptions
+    prices: Earnings
     before: int
     periods: int
 
@@ -125,12 +134,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; 0 when both bars are met."""
-    options = dict(load_mapping(arguments.train).get("task", {}).get("options", {}))
+    prices = earnings(load_mapping(arguments.train).get("task") or {}, str(arguments.train))
     _, config, _ = load_plant_file(arguments.plant)
     if not isinstance(config, LineConfig):
         raise ConfigurationError(f"{arguments.plant}: is no production line")
     plan = Plan(
-        arguments.artifact, arguments.plant, validate(options, LineProfitOptions, f"{arguments.train}: task.options"),
+        arguments.artifact, arguments.plant, prices,
         *(round(h * 3600.0 / config.dt_s) for h in (arguments.hours_before, arguments.hours)),
     )  # fmt: skip
     cases = []
@@ -147,6 +156,17 @@ def run(arguments: argparse.Namespace) -> int:
         stem = f"{NAME}_{arguments.plant.stem.removeprefix('plant_')}"
         table.write(arguments.out, stem, provenance(range(arguments.seeds), policy=_fingerprint(arguments.artifact)))
     return 0 if met else 1
+
+
+def earnings(task: Mapping[str, Any], where: str) -> Earnings:
+    """Of a task's options; raises :class:`ConfigurationError` for another task."""
+    options, name = dict(task.get("options") or {}), task.get("name")
+    if name == "line_profit":
+        chosen = validate(options, LineProfitOptions, f"{where}: task.options")
+        return Earnings(**{k: getattr(chosen, k) for k in Earnings.model_fields})
+    if name == "fleet_profit":
+        return Earnings(part_value=validate(options, FleetProfitOptions, f"{where}: task.options").part_value)
+    raise ConfigurationError(f"{where}: task.name: {name!r}; a line earns by line_profit or fleet_profit")
 
 
 def summary(cases: Sequence[Case], plan: Plan, config: LineConfig) -> tuple[Table, bool]:
@@ -215,7 +235,7 @@ def case(plan: Plan, seed: int) -> Case:
     told = drive(tried, policy, plan.periods, policy.name, declaration_of_site(site, config))
     plant_gain = (tried.earned() - spent) / plan.periods - plant_profit
 
-    profits = [_in_twin(live, p, plan) for p in (baseline(plate, config), policy)]
+    profits = [_in_twin(live, p, plan, counted(config, plate)) for p in (baseline(plate, config), policy)]
     gains = profits[1] - profits[0]
     return Case(
         seed, float(profits[0].mean()), float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains))),
@@ -247,6 +267,14 @@ def _survival(wear: WeibullWear | GammaWear) -> Any:
     return gamma_survival(wear.shape_per_slot, wear.scale, wear.failure_level)
 
 
+def counted(config: LineConfig, plate: Nameplate) -> list[int]:
+    """Machines whose parts count: of a row the slowest, of machines side by side or of a tree those at its ends."""
+    plan = plan_of(config)
+    if plan.is_serial:
+        return [int(plate.group(MACHINE).statics_array()[:, _EFFICIENCY].argmin())]
+    return [i for i in range(len(plan.names)) if i not in plan.producer]
+
+
 class _Player:
     """A policy that decides on telemetry; of bad readings it sees the last good ones."""
 
@@ -273,12 +301,12 @@ class _Player:
 class _Line:
     """A plant that knows what it has earned."""
 
-    def __init__(self, config: LineConfig, plant_config: LinePlantConfig, prices: LineProfitOptions) -> None:
+    def __init__(self, config: LineConfig, plant_config: LinePlantConfig, prices: Earnings) -> None:
         self._plant = SimPyLine(config, plant_config)
         self._prices = prices
         self._held = 0.0
         plate = self._plant.nameplate
-        self._slowest = int(plate.group(MACHINE).statics_array()[:, _EFFICIENCY].argmin())
+        self._counted = counted(config, plate)
         self.nameplate = plate
 
     @property
@@ -305,7 +333,7 @@ class _Line:
         """Since the plant's start."""
         o, true = self._prices, self._plant.truth()
         spent = o.energy_weight * true["energy_cost"] + o.holding_cost * self._held + sum(true["service_cost"])
-        return float(o.part_value * true["parts"][self._slowest] - spent)
+        return float(o.part_value * sum(true["parts"][i] for i in self._counted) - spent)
 
     def play(self, policy: _Player, n_periods: int, live: LiveTwin | None = None) -> None:
         """So many periods under a policy; ``live`` follows."""
@@ -318,19 +346,18 @@ class _Line:
 
 
 @torch.inference_mode()
-def _in_twin(live: LiveTwin, policy: Policy, plan: Plan) -> Floats:
-    """``[B]``: mean profit a period of each member, from where it stands."""
+def _in_twin(live: LiveTwin, policy: Policy, plan: Plan, counted: Sequence[int]) -> Floats:
+    """``[B]``: mean profit a period of each member, from where it stands; parts of the machines ``counted``."""
     o = plan.prices
     with live.replicas() as (twin, readings):
         memory, n = policy.start(twin.n_replicas), twin.n_replicas
-        slowest = int(twin.nameplate.group(MACHINE).statics_array()[:, _EFFICIENCY].argmin())
         earned = np.zeros(n)
         served = readings.hidden[MACHINE][..., _HIDDEN["service_cost"]].sum(1)
         for _ in range(plan.periods):
             commands, memory = policy.act(readings.observation(twin.dt_s), memory)
             readings = twin.step({name: torch.from_numpy(np.array(c)) for name, c in commands.items()})
             hidden = readings.hidden[MACHINE]
-            made = readings.measured[MACHINE][:, slowest, _AT["parts"]]
+            made = readings.measured[MACHINE][:, counted, _AT["parts"]].sum(1)
             spent = (
                 o.energy_weight * hidden[..., _HIDDEN["energy_cost"]]
                 + o.holding_cost * hidden[..., _HIDDEN["held_parts"]]
