@@ -73,6 +73,9 @@ COMMANDS = {
     "diagnose": Command(
         "twinloop.deploy.commands.diagnose", "say what holds a site back, what it costs and what change pays", "line"
     ),
+    "prognose": Command(
+        "twinloop.envs.commands.prognose", "say how long machines will last, from their condition signals", "prognosis"
+    ),
     "demo": Command("twinloop.training.commands.demo", "close the loop on a wind farm, in minutes", "all"),
 }
 

@@ -6,15 +6,13 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...envs.commands.overrides import add_overrides
+from ...envs.commands.overrides import add_overrides, options_of
 from ...envs.configuration import load_mapping, validate
 from ...envs.diagnosis import Diagnosable, Diagnosis, Sheet
 from ...envs.errors import ConfigurationError, located
@@ -29,8 +27,9 @@ open, and analysed on the site's twin, where every machine is on.
 
 A production line: where the bottleneck is (exact chain or paired twin replicas, and the arrow rule beside them),
 whether and when a machine changed, what stops cost, what a faster machine, a larger buffer or rarer and shorter stops
-would bring, and ISO 22400-2 key figures. Settings of --option for it: blocking=after|before|auto,
-method=auto|chain|replicas, window_periods, change_pu, stop_slots, replicas, slots, alarm_nats, seed (docs/diagnose.md).
+would bring, ISO 22400-2 key figures, and how long machines that wear will last, with alarms. Settings of --option for
+it: blocking=after|before|auto, method=auto|chain|replicas, window_periods, change_pu, stop_slots, replicas, slots,
+alarm_nats, horizon_slots, alarm_chance, seed (docs/diagnose.md).
 """
 EPILOG = """\
 examples:
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not isinstance(site, Diagnosable):
         able = [name for name in site_names() if isinstance(load_site(name), Diagnosable)]
         raise ConfigurationError(f"{file}: site {site.name!r} has no diagnosis; sites that have: {', '.join(able)}")
-    settings = validate(_options(arguments.options), site.diagnosis_model, "--option")
+    settings = validate(options_of(arguments.options, "change_pu=0.1"), site.diagnosis_model, "--option")
     history = None
     if is_journal:
         from ..telemetry_history import history_of
@@ -128,16 +127,3 @@ def _site(file: str, overrides: list[str]) -> tuple[Site, BaseModel]:
     with located(file):
         site = load_site(str(declared["kind"]))
     return site, validate(declared, site.config_model, f"{file}: site")
-
-
-def _options(texts: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigurationError(f"--option {text!r}: give KEY=VALUE, such as change_pu=0.1")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(f"--option {text!r}: {value!r} is no value ({error})") from error
-    return found

@@ -27,12 +27,18 @@ from twinloop.envs.production_line.config import (
     WeibullWear,
 )
 from twinloop.envs.production_line.nameplate import CREW, HIDDEN, MACHINE, MEASURED
-from twinloop.envs.production_line.remaining_life import chance_within, of_members, remaining_life, wearing
+from twinloop.envs.production_line.remaining_life import (
+    chance_within,
+    of_members,
+    of_replicas,
+    remaining_life,
+    wearing,
+)
 from twinloop.envs.production_line.site import SITE
 from twinloop.envs.production_line.twin import ProductionLineTwin
 
 AT = {s.name: k for k, s in enumerate(MEASURED)}
-FAILURES = [s.name for s in HIDDEN].index("failures")
+FAILURES, WEAR = ([s.name for s in HIDDEN].index(name) for name in ("failures", "wear"))
 WEARS = (
     WeibullWear(shape=2.5, scale_slots=60.0),
     GammaWear(shape_per_slot=0.2, scale=1.0, failure_level=10.0),
@@ -133,6 +139,32 @@ def test_members_of_a_live_twin_tell_what_the_closed_form_tells() -> None:
     assert abs(ours.chance[0] - p) < 3 * math.sqrt(p * (1 - p) / n)
     assert abs(ours.median[0] - exact.median[0]) <= 1
     assert abs(ours.high[0] - exact.high[0]) <= 2
+
+
+def test_replicas_fail_as_often_as_they_say_of_themselves_whatever_their_pace() -> None:
+    n = 3000
+    config = line(*WEARS[:2])
+    twin = ProductionLineTwin(config, n, dtype=torch.float64)
+    twin.reset(torch.arange(n))
+    pace = torch.linspace(0.5, 1.5, n, dtype=torch.float64)
+    twin.set_parameters({"M1_wear_pace": pace, "M2_wear_pace": pace})
+    commands = {MACHINE: torch.tensor([2.0, 1.0, 0.0]).repeat(n, 2, 1).double(), CREW: torch.zeros(n, 1, 1).double()}
+    for _ in range(25):
+        now = twin.step(commands)
+    began = now.measured[MACHINE][..., AT["age_slots"]].clone()
+    told, wear = now.measured[MACHINE].numpy().copy(), now.hidden[MACHINE][..., WEAR].numpy().copy()
+    alive = (now.hidden[MACHINE][..., FAILURES] == 0).all(1).numpy()
+    paces = pace[:, None].expand(n, 2).numpy()
+    everyone = of_replicas(config, twin, now, 15.0)
+    assert np.array_equal(everyone.chance, of_members(config, told, wear, 15.0, pace=paces).chance)
+    foretold = of_members(config, told[alive], wear[alive], 15.0, pace=paces[alive])
+    fails = torch.zeros(n, 2, dtype=torch.bool)
+    for _ in range(40):
+        now = twin.step(commands)
+        within = now.measured[MACHINE][..., AT["age_slots"]] - began <= 15
+        fails |= (now.hidden[MACHINE][..., FAILURES] > 0) & within
+    share = fails[alive].double().mean(0).numpy()
+    assert (np.abs(foretold.chance - share) < 3 * np.sqrt(share * (1 - share) / alive.sum())).all()
 
 
 @settings(deadline=None, max_examples=60)
