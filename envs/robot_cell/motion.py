@@ -44,6 +44,11 @@ def tool_speed(p: Pose, dq: Tensor, arm: Arm) -> Tensor:
     return speed
 
 
+def _stopping(room: Tensor, braking: Tensor, step: Tensor) -> Tensor:
+    """Speed that uses up ``room`` in half a period at it and full brakes from it: v dt / 2 + v^2 / (2 braking)."""
+    return (2.0 * braking * room.clamp(min=0.0) + 0.25 * step * step).sqrt() - 0.5 * step
+
+
 def move(
     q: Tensor, dq: Tensor, command: Tensor, lag: Tensor, limits: JointLimits, config: RobotCellConfig, arm: Arm
 ) -> tuple[Tensor, Tensor]:
@@ -59,12 +64,13 @@ def move(
     fast = tool_speed(pose(q.unbind(1), nowhere, arm), wanted, arm)
     wanted = wanted * (config.tool_speed_mps / fast.clamp(min=config.tool_speed_mps))[:, None]
     step = limits.braking * dt_s
-    up = ((2.0 * limits.braking * (limits.high - q).clamp(min=0.0)) + step * step).sqrt() - step
-    down = ((2.0 * limits.braking * (q - limits.low).clamp(min=0.0)) + step * step).sqrt() - step
-    wanted = torch.maximum(torch.minimum(wanted, up), -down)
     share = 1.0 - torch.exp(-dt_s / lag.clamp(min=1e-6))
-    change = torch.minimum(torch.maximum((wanted - dq) * share, -step), step)
-    after = dq + change
+    after = dq + (wanted - dq) * share
+    # Where a period of (dq + v) / 2 and then full brakes end just at the end of the range.
+    up = _stopping(limits.high - q - (0.5 * dt_s) * dq, limits.braking, step)
+    down = _stopping(q - limits.low + (0.5 * dt_s) * dq, limits.braking, step)
+    after = torch.maximum(torch.minimum(after, up), -down)
+    after = dq + torch.minimum(torch.maximum(after - dq, -step), step)
     ahead = q + (0.5 * dt_s) * (dq + after)
     reached = torch.maximum(torch.minimum(ahead, limits.high), limits.low)
     return reached, after * (reached == ahead)
