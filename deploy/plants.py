@@ -14,6 +14,7 @@ from .connectors.modbus_address import SCHEME as MODBUS_SCHEME
 from .connectors.mqtt_address import SCHEMES as MQTT_SCHEMES
 
 OPCUA_SCHEME = "opc.tcp://"
+LOCAL_SCHEME = "unix:"
 
 
 def open_plant(
@@ -24,7 +25,7 @@ def open_plant(
     security: str | Path | None = None,
 ) -> Plant:
     """Return the plant at ``endpoint`` (``opc.tcp://host:port/path``, ``modbus://host:port``,
-    ``mqtt://broker:port/GROUP/NODE``) or the one that ``plant_file`` describes.
+    ``mqtt://broker:port/GROUP/NODE``, ``unix:/run/plant.sock``) or the one that ``plant_file`` describes.
 
     ``overrides`` are texts such as ``plant.seed=3``, for a plant's file only; ``security`` is a client's folder of
     certificates, or over MQTT the file of its identity, for an endpoint whose protocol has security. Raises
@@ -90,12 +91,18 @@ def _at_endpoint(endpoint: str, security: str | Path | None) -> Plant:
         if security is not None:
             raise ConfigurationError(f"--security: Modbus TCP has none, so {endpoint} can't use it; leave it out")
         return _at_modbus(endpoint)
+    if endpoint.startswith(LOCAL_SCHEME):
+        if security is not None:
+            raise ConfigurationError(f"--security: {endpoint} is guarded by its file's owner and mode; leave it out")
+        from .drivers.local_client import LocalPlant
+
+        return LocalPlant(endpoint)
     if endpoint.startswith(MQTT_SCHEMES):
         return _at_broker(endpoint, security)
     if not endpoint.startswith(OPCUA_SCHEME):
         raise ConfigurationError(
             f"--endpoint: {endpoint!r} cannot be opened; give an address such as {OPCUA_SCHEME}host:4840/twinloop, "
-            f"{MODBUS_SCHEME}host:5020 or {MQTT_SCHEMES[0]}broker:1883/GROUP/NODE"
+            f"{MODBUS_SCHEME}host:5020, {MQTT_SCHEMES[0]}broker:1883/GROUP/NODE or {LOCAL_SCHEME}/run/plant.sock"
         )
     try:
         from .connectors.opcua_security import load_client_security

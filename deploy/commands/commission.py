@@ -43,6 +43,7 @@ examples:
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --speed stepped --endpoint opc.tcp://127.0.0.1:4841/plant
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --protocol modbus --word-order cdab
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --protocol mqtt --endpoint mqtt://127.0.0.1:1883/farm/plant
+  twinloop commission configs/robot_cell/plant_cell.yaml --protocol local --endpoint unix:cell.sock --limits-from-file
   twinloop commission configs/wind_farm/plant_ablaincourt.yaml --security security/server --endpoint opc.tcp://0.0.0.0:4840/t
 
 exit status: 0 stopped by Ctrl-C or SIGTERM, 2 wrong input, or a port that cannot be opened.
@@ -56,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG.yaml", help="the plant's file, with the keys site and plant")
     parser.add_argument(
         "--protocol",
-        choices=("opcua", "modbus", "mqtt"),
+        choices=("opcua", "modbus", "mqtt", "local"),
         default="opcua",
         help="what the server speaks, default %(default)s",
     )
@@ -64,7 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--endpoint",
         metavar="URL",
         help=f"where to serve, default {address.DEFAULT_ENDPOINT} or {modbus_address.DEFAULT_ENDPOINT}, where port 0 "
-        f"takes a free one; over MQTT the broker, group and node, default {mqtt_address.DEFAULT_ENDPOINT}",
+        f"takes a free one; over MQTT the broker, group and node, default {mqtt_address.DEFAULT_ENDPOINT}; "
+        "local: the file of a socket, such as unix:/run/cell.sock",
     )
     parser.add_argument(
         "--encoding", choices=[str(e) for e in Encoding], help="numbers in Modbus registers, default float32"
@@ -85,6 +87,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a server's folder of certificates and users (OPC UA, docs/opcua.md), or the file of its identity (MQTT, "
         "docs/mqtt.md)",
     )
+    parser.add_argument(
+        "--limits-from-file",
+        action="store_true",
+        help="serve a site whose limits its nameplate can't tell: give this file to every client too "
+        "(run --endpoint URL --plant CONFIG.yaml), or its shield won't keep them",
+    )
     add_overrides(parser, "plant.seed=3")
 
 
@@ -96,12 +104,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("--security: Modbus TCP has none; leave it out, or serve OPC UA")
     site, site_config, plant_config = load_plant_file(arguments.config, arguments.overrides)
     added = constraints_of_site(site, site_config)
-    if added:
+    if added and not arguments.limits_from_file:
         raise ConfigurationError(
             f"{arguments.config}: site: constraint {added[0].name!r}: clients of a server see the nameplate alone, so "
-            "their shields would not keep it; leave the constraint out, or run the plant in process (run --plant)"
+            "their shields would not keep it; leave the constraint out, run the plant in process (run --plant), or add "
+            "--limits-from-file and give every client this file (run --endpoint URL --plant FILE)"
         )
-    if arguments.protocol == "mqtt":
+    if arguments.protocol == "local":
+        server_of = _local_server_of(arguments.endpoint, speed, arguments.security)
+    elif arguments.protocol == "mqtt":
         server_of = _edge_node_of(arguments.endpoint, speed, arguments.security)
     else:
         server_of = _server_of(arguments.endpoint, speed, registers, arguments.security)
@@ -204,6 +215,22 @@ def _edge_node_of(endpoint: str | None, speed: float | None, security: str | Non
     return lambda plant: MqttPlantServer(plant, where, identity, primary_host=identity.host_id, speed=speed)
 
 
+def _local_server_of(endpoint: str | None, speed: float | None, security: str | None) -> Callable[[Plant], _Server]:
+    """As :func:`_server_of`, for clients on this machine alone."""
+    from ..drivers.local_server import LocalPlantServer
+    from ..drivers.local_wire import SCHEME, path_of
+
+    if endpoint is None:
+        raise ConfigurationError(f"--protocol local: needs --endpoint {SCHEME}FILE, the file of a socket")
+    path_of(endpoint)  # what is wrong is told of now, not when the plant is made
+    if speed is None:
+        raise ConfigurationError("--speed: stepped; over a local link no client can step a plant: give a number")
+    if security is not None:
+        raise ConfigurationError("--security: the socket's file is its owner's alone; leave it out")
+    pace = speed
+    return lambda plant: LocalPlantServer(plant, endpoint, speed=pace)
+
+
 def _secured(security: str | None) -> str:
     if security is not None:
         return f"SignAndEncrypt, certificates and users of {security}; what is refused is told in its refused.jsonl"
@@ -232,6 +259,10 @@ def describe(
     if registers is not None:
         lines += ["", RegisterMap(nameplate, registers).table(), "\nserving; stop with Ctrl-C"]
         return "\n".join(lines)
+    if protocol == "local":
+        return "\n".join(
+            [*lines, "access     the socket's owner alone, each client its own rows", "serving; stop with Ctrl-C"]
+        )
     if protocol == "mqtt":
         where = mqtt_address.parse(endpoint)
         lines += [
