@@ -18,7 +18,8 @@ READ = ("state", "age_slots", "seen_wear_pu", "seen_ago_slots", "waits_for_crew"
 
 @dataclass(frozen=True)
 class Foreseen:
-    """``ago`` ``[n]``: periods since the reading that an estimate is from; None: of machines as they are when new."""
+    """``ago`` ``[n]``: periods since the reading that an estimate is from, -1 where there is none and a machine
+    counts as new; None: all do."""
 
     estimate: Estimate
     alarm_chance: float
@@ -44,5 +45,5 @@ def foresee(config: LineConfig, history: History | None, horizon_slots: float | 
         known = last >= 0
         told[known] = values[last[known], np.flatnonzero(known)][:, : len(MEASURED)]
         told = np.where(np.isfinite(told), told, 0.0)
-        ago = n_periods - 1 - last
+        ago = np.where(known, n_periods - 1 - last, -1)
     return Foreseen(estimate(names, told, wear, horizon_slots), alarm_chance, ago)

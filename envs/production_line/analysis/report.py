@@ -278,7 +278,7 @@ class LineDiagnosis:
             (
                 name, *(_slots(v[k]) for v in (e.median, e.low, e.high)), _number(float(e.median[k]) * hours),
                 _chance(e.chance[k]), "ALARM" if f.alarms[k] else "",
-                "as new" if f.ago is None else f"{f.ago[k]}",
+                "as new" if f.ago is None or f.ago[k] < 0 else f"{f.ago[k]}",
             )
             for k, name in enumerate(e.names)
         )  # fmt: skip
