@@ -20,9 +20,14 @@ def test_every_known_line_has_a_title_of_its_own_and_a_plain_answer() -> None:
 
 
 def test_distances_are_in_standard_errors() -> None:
-    seen = Seen(np.array([0.5, 0.1, 0.0]), np.array([0.01, 0.02, 0.0]), 1)
+    seen = Seen(np.array([0.5, 0.1, 0.0]), np.array([0.01, 0.02, 0.0]), 1_000_000)
     np.testing.assert_allclose(seen.distances(np.array([0.53, 0.1, 0.0])), [3.0, 0.0, 0.0])
-    assert seen.distances(np.array([0.5, 0.1, 1e-3]))[2] > 1e6  # nothing varied, and something should
+    # nothing was seen in a million slots: so be it for a chance of 1e-9, not for one of 1e-3
+    assert seen.distances(np.array([0.5, 0.1, 1e-9]))[2] < 0.1
+    assert seen.distances(np.array([0.5, 0.1, 1e-3]))[2] > 30.0
+    never = Seen(np.array([1e-6]), np.array([1e-6]), 1_000_000)
+    assert Seen(np.array([1e-6]), np.array([0.0]), 1_000_000).distances(np.array([0.0]))[0] > 1e6
+    assert never.distances(np.array([0.0]))[0] == 1.0
 
 
 def test_no_two_lines_or_runs_share_a_seed() -> None:

@@ -53,10 +53,10 @@ class Seen:
     slots: int
 
     def distances(self, exact: Floats) -> Floats:
-        """In standard errors; 0 where nothing varies and nothing should."""
+        """In standard errors; where replicas did not vary at all, in those of so rare a thing (Poisson)."""
         apart = np.abs(self.mean - exact)
-        same = apart <= 1e-12
-        found: Floats = np.where(same, 0.0, apart / np.maximum(self.error, 1e-300))
+        error = np.where(self.error > 0, self.error, np.sqrt(exact / self.slots))
+        found: Floats = np.where(apart <= 1e-12, 0.0, apart / np.maximum(error, 1e-300))
         return found
 
 
@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         (
             f"{REPLICAS:,} replicas, seeds of its own for each line; standard errors {ERROR_PU:.3%} or less.",
             "Off: of throughput in per cent of it; of the worst share blocked or starved in per cent of the time.",
+            "A share of which nothing was seen, as chances of 1e-10 have it, is judged by its Poisson standard error.",
             "Again: largest distance of a second run, on new seeds, where the first had one beyond 3 standard errors.",
         ),
     )  # fmt: skip
