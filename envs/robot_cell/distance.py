@@ -32,18 +32,11 @@ def closest(
     if steady > 0.0:
         pull = steady * aa * bb
         above, below = above + 0.5 * pull, below + pull
-    s = _share(above / below)
-    t = _share((ab * s + cb) / bb)
-    s = _share((ab * t - ca) / aa)
-    return (
-        s,
-        t,
-        (
-            _less(away[0] + s * along_a[0], t, along_b[0]),
-            _less(away[1] + s * along_a[1], t, along_b[1]),
-            _less(away[2] + s * along_a[2], t, along_b[2]),
-        ),
-    )
+    s = _ratio(above, below)
+    t = _ratio(_plus(ab * s, cb), bb)
+    s = _ratio(_plus(ab * t, ca, -1.0), aa)
+    x, y, z = (_less(_moved(w, s, a), t, b) for w, a, b in zip(away, along_a, along_b, strict=True))
+    return s, t, (x, y, z)
 
 
 def segment_distance(ends_a: Array, ends_b: Array) -> Array:
@@ -54,17 +47,7 @@ def segment_distance(ends_a: Array, ends_b: Array) -> Array:
 
 def dot(v: Vector, w: Vector) -> Value:
     """Scalar product of vectors given by components."""
-    return _plus(_plus(v[0] * w[0], v[1], w[1]), v[2], w[2])
-
-
-def _plus(value: Value, factor: Value, other: Value) -> Value:
-    """``value + factor * other`` for a value that nobody else holds: torch writes over it, which spares its cache."""
-    return value + factor * other if isinstance(value, _NUMPY) else value.addcmul_(factor, other)
-
-
-def _less(value: Value, factor: Value, other: Value) -> Value:
-    """``value - factor * other``, likewise."""
-    return value - factor * other if isinstance(value, _NUMPY) else value.addcmul_(factor, other, value=-1.0)
+    return _more(_more(v[0] * w[0], v[1], w[1]), v[2], w[2])
 
 
 def at_least(value: Value, least: float) -> Value:
@@ -72,9 +55,35 @@ def at_least(value: Value, least: float) -> Value:
     return np.maximum(value, least) if isinstance(value, _NUMPY) else value.clamp(min=least)
 
 
-def _share(value: Value) -> Value:
-    """An array kept in [0, 1]; ``np.clip`` takes several times as long on few numbers."""
-    return np.minimum(np.maximum(value, 0.0), 1.0) if isinstance(value, _NUMPY) else value.clamp(0.0, 1.0)
+# Where nobody else holds the first argument, torch writes over it, which spares the processor's cache; autograd keeps
+# what it needs. np.clip takes several times as long as two bounds on few numbers.
+
+
+def _more(value: Value, factor: Value, other: Value) -> Value:
+    """``value + factor * other``, over ``value``."""
+    return value + factor * other if isinstance(value, _NUMPY) else value.addcmul_(factor, other)
+
+
+def _less(value: Value, factor: Value, other: Value) -> Value:
+    """``value - factor * other``, over ``value``."""
+    return value - factor * other if isinstance(value, _NUMPY) else value.addcmul_(factor, other, value=-1.0)
+
+
+def _moved(value: Value, factor: Value, other: Value) -> Value:
+    """``value + factor * other``."""
+    return value + factor * other if isinstance(value, _NUMPY) else value.addcmul(factor, other)
+
+
+def _plus(value: Value, other: Value, sign: float = 1.0) -> Value:
+    """``value + sign * other``, over ``value``."""
+    return value + sign * other if isinstance(value, _NUMPY) else value.add_(other, alpha=sign)
+
+
+def _ratio(above: Value, below: Value) -> Value:
+    """``above / below`` kept in [0, 1], over ``above``."""
+    if isinstance(above, _NUMPY):
+        return np.minimum(np.maximum(above / below, 0.0), 1.0)
+    return above.div_(below).clamp_(0.0, 1.0)
 
 
 def _segment(ends: Array) -> tuple[Vector, Vector]:

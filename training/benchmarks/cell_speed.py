@@ -31,7 +31,7 @@ Two UR5e arms, float32, one thread, CPU seconds, the best of the rounds and of b
 An arm-step is one arm advanced by one control period.
 
   whole twin       commands in, readings out: joint and tool limits, lag, kinematics, all 64 capsule pairs of the two
-                   arms, 14 pairs of each arm with itself, the floor, touches, targets, stall, readings; the bar is on it
+                   arms, 14 pairs of each arm with itself, the floor, touches, targets, readings; the bar is on it
   kinematic step   limits, lag, joint angles, kinematics of both arms and the ends of all capsules, no distances
   pairs alone      the 64 distances of two arms whose capsules are known
 
