@@ -103,7 +103,7 @@ class MuJoCoCell:
         self._reference = np.zeros((n, N_JOINTS))  # where the servos' speed setpoints are now
         self._commands = {g.name: np.zeros((g.n_assets, len(g.commanded))) for g in self._nameplate.groups}
         self._period = self._sequence = 0
-        self._written_s = 0.0
+        self._written_s = np.zeros(n)
         self._stopped_until_s = np.full(n, -1.0)
         self.contacts: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.touches = np.zeros(n, dtype=np.int64)
@@ -134,6 +134,11 @@ class MuJoCoCell:
     def clock_s(self) -> float:
         """Emulated UTC, seconds."""
         return EPOCH_UTC_S + self._time_s
+
+    @property
+    def wall_period_s(self) -> float | None:
+        """How long a period lasts on this machine's clock; None for a plant that nobody has to wait for."""
+        return self._config.control_period_s if self._settings.real_time else None
 
     @property
     def model(self) -> Any:
@@ -183,8 +188,8 @@ class MuJoCoCell:
                 )
             limited = np.clip(values, group.lower("commanded"), group.upper("commanded"))
             self._commands[name] = np.where(np.isnan(values), self._commands[name], limited)
-        if ARM in commands:
-            self._written_s = self._time_s
+            if name == ARM:
+                self._written_s[~np.isnan(values).all(axis=1)] = self._time_s
         return {name: values.copy() for name, values in self._commands.items()}
 
     def advance(self) -> None:

@@ -22,7 +22,7 @@ class RobotCellPlantConfig(Strict):
     angle_noise_rad: NonNegativeFloat = Field(2e-4, description="standard deviation of a measured joint angle")
     speed_noise_radps: NonNegativeFloat = Field(2e-3, description="standard deviation of a measured joint speed")
     scanner_noise_m: NonNegativeFloat = Field(0.01, description="standard deviation of a measured person or obstacle")
-    command_timeout_s: PositiveFloat = Field(0.2, description="without a write for so long, arms brake to a stand")
+    command_timeout_s: PositiveFloat = Field(0.2, description="an arm brakes when nobody has commanded it for so long")
     stops_on_contact: bool = Field(False, description="a touched arm stops for restart_s, as the maker's does at 25 N")
     restart_s: PositiveFloat = Field(2.0, description="a protective stop lasts so long, then commands count again")
     peer_delay_periods: NonNegativeInt = Field(0, le=LONGEST_DELAY_PERIODS, description="arms hear each other late")

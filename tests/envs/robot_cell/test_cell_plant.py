@@ -318,6 +318,14 @@ def test_silence_stops_the_arms() -> None:
     assert plant.speeds_radps[0, 0] == pytest.approx(0.3, abs=0.02)
 
 
+def test_an_arm_that_nobody_writes_to_stops_alone() -> None:
+    plant = cell(command_timeout_s=0.1)
+    drive(plant, (0.3, 0, 0, 0, 0, 0), 10)
+    drive(plant, ((math.nan,) * 6, (0.3, 0, 0, 0, 0, 0)), 20)
+    assert np.abs(plant.speeds_radps[0]).max() < 0.01
+    assert plant.speeds_radps[1, 0] == pytest.approx(0.3, abs=0.02)
+
+
 @pytest.mark.parametrize("delay", [0, 1, 2])
 def test_arms_hear_of_each_other_so_many_periods_late(delay: int) -> None:
     plant = cell(peer_delay_periods=delay)
