@@ -49,8 +49,8 @@ def history(config: LineConfig, n_periods: int = 40) -> History:
     told = measured[MACHINE]
     told[..., AT["parts"]], told[..., AT["parts_before"]], told[..., AT["room_behind"]] = 9.0, 2.0, 2.0
     ages = 9.0 * np.arange(1 - n_periods, 1)
-    told[:, 0, AGE], told[:, 2, AGE] = 700.0 + ages, 500.0 + ages
-    told[:, 2, AT["seen_ago_slots"]], told[:, 2, AT["seen_wear_pu"]] = 100.0, 0.2
+    told[:, 0, AGE], told[:, -1, AGE] = 700.0 + ages, 500.0 + ages
+    told[:, -1, AT["seen_ago_slots"]], told[:, -1, AT["seen_wear_pu"]] = 100.0, 0.2
     good = {name: np.ones(v.shape, dtype=np.bool_) for name, v in measured.items()}
     obeyed = {g.name: np.zeros((n_periods, g.n_assets, len(g.commanded))) for g in plate.groups}
     obeyed[MACHINE][..., :2] = (2.0, 1.0)
@@ -107,19 +107,9 @@ def test_a_line_that_nobody_measured_is_as_new() -> None:
 
 def test_a_line_that_does_not_wear_has_no_such_section() -> None:
     plain = line(None, None)
-    found = LineDiagnosis(find(plain, history_of_two(plain), QUICK))
+    found = LineDiagnosis(find(plain, history(plain), QUICK))
     assert "remaining_life" not in found.to_dict()
     assert "remaining life" not in [s.title for s in found.sheets]
-
-
-def history_of_two(config: LineConfig) -> History:
-    whole = history(WEARING)
-    n_signals = len(line_nameplate(config).group(MACHINE).measured)
-    cut = {k: {MACHINE: v[MACHINE][:, :2]} for k, v in (("m", whole.measured), ("g", whole.good), ("o", whole.obeyed))}
-    return History(
-        whole.time_s, {MACHINE: cut["m"][MACHINE][..., :n_signals]}, {MACHINE: cut["g"][MACHINE][..., :n_signals]},
-        {MACHINE: cut["o"][MACHINE][..., :2]},
-    )  # fmt: skip
 
 
 def test_the_dispatcher_is_not_read() -> None:
