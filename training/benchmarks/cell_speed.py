@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from ...envs.robot_cell.arm import UR5E
-from ...envs.robot_cell.clearance import Clearance, segments
+from ...envs.robot_cell.clearance import Clearance, Segments, segments
 from ...envs.robot_cell.config import Peers, People, RobotCellConfig
 from ...envs.robot_cell.gaps import ArmShape, arm_gaps
 from ...envs.robot_cell.kinematics import pose
+from ...envs.robot_cell.motion import JointLimits, move
 from ...envs.robot_cell.nameplate import ARM
 from ...envs.robot_cell.twin import RobotCellTwin
 from ..report import Cell, Table, print_table, provenance, say
@@ -33,6 +34,7 @@ An arm-step is one arm advanced by one control period.
   whole twin       commands in, readings out: joint and tool limits, lag, kinematics, all 64 capsule pairs of the two
                    arms, 14 pairs of each arm with itself, the floor, touches, targets, readings; the bar is on it
   kinematic step   limits, lag, joint angles, kinematics of both arms and the ends of all capsules, no distances
+  step with pairs  the same with all 64 capsule pairs of the two arms
   pairs alone      the 64 distances of two arms whose capsules are known
 
 The last rows are one cell on the edge, numpy: kinematics of both arms, 64 gaps, nearest points, gradients by 12 joints.
@@ -59,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         say("whole twin: done")
         others = (
             ("kinematic step", _kinematic_step),
+            ("kinematic step with pairs", _step_and_pairs),
             ("pairs alone", _pairs),
             ("whole twin, peers late by 2 periods and a person", lambda n: _twin_step(_HARDER, n)),
         )
@@ -111,19 +114,29 @@ def _twin_step(config: RobotCellConfig, n: int) -> Callable[[], object]:
     return lambda: twin.step(commands)
 
 
-def _kinematic_step(n: int) -> Callable[[], object]:
-    from ...envs.robot_cell.motion import JointLimits, move
-
+def _kinematic_step(n: int) -> Callable[[], Segments]:
     config = RobotCellConfig()
     limits = JointLimits.of(config, UR5E, torch.float32, torch.device("cpu"))
     command = _speeds(n).permute(1, 2, 0).contiguous()
     q, base, lag = torch.rand(2, 6, n), torch.rand(2, 4, n), torch.zeros(n)
 
-    def step() -> object:
+    def step() -> Segments:
         after, _ = move(q, command, command, lag, limits, config, UR5E)
         return segments(pose(after.unbind(1), base.unbind(1)), UR5E)
 
     return step
+
+
+def _step_and_pairs(n: int) -> Callable[[], object]:
+    step = _kinematic_step(n)
+    clearance = Clearance(UR5E, (), torch.float32, torch.device("cpu"))
+    present = torch.ones(2, n, dtype=torch.bool)
+
+    def both() -> object:
+        arms = step()
+        return clearance.between_arms(arms, arms, present)
+
+    return both
 
 
 def _pairs(n: int) -> Callable[[], object]:
