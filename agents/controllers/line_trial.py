@@ -20,7 +20,7 @@ from .production_line import Hysteresis, Switch, switches_about
 
 Floats = NDArray[np.float64]
 _HIDDEN = {signal.name: k for k, signal in enumerate(HIDDEN)}
-_ON_AT_PU, _OFF_AT_PU = (0.0, 0.2, 0.4, 0.6, 0.8), (0.8, 1.0)
+_ON_AT_PU, _OFF_AT_PU = (0.1, 0.4, 0.7), (0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def earn(
 
 
 def tune_hysteresis(
-    config: LineConfig, options: Mapping[str, Any], *, seed: int = 0, replicas: int = 96, periods: int = 400
+    config: LineConfig, options: Mapping[str, Any], *, seed: int = 0, replicas: int = 64, periods: int = 300
 ) -> tuple[Switch, ...]:
     """The best switches that a search finds for a fixed row of Bernoulli machines, on ``replicas`` of the twin.
 
@@ -99,7 +99,7 @@ def _of_machine(i: int, capacities: Sequence[int]) -> list[Switch]:
 
 
 def _counts(capacity: int) -> list[int]:
-    return sorted({min(capacity - 1, round(share * capacity)) for share in _ON_AT_PU})
+    return sorted({min(capacity - 1, round(share * capacity)) for share in (0.0, 0.2, 0.4, 0.6, 0.8)})
 
 
 def _best(

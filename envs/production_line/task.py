@@ -29,7 +29,11 @@ class LineProfitOptions(Strict):
     part_value: NonNegativeFloat = Field(1.0, description="of a finished part")
     energy_weight: NonNegativeFloat = Field(1.0, description="on the cost of energy")
     holding_cost: NonNegativeFloat = Field(0.0, description="of a part in a buffer for a period")
-    usual_profit: float = Field(0.0, description="of a period; the reward is what the profit exceeds it by")
+    usual_profit: float | Literal["unhindered"] = Field(
+        0.0,
+        description="of a period; the reward is what the profit exceeds it by. unhindered: what each line would earn "
+        "if its slowest machine never waited and all idled; with parts_count slowest",
+    )
     reward_scale: float = Field(1.0, gt=0, description="the reward is that times this")
     parts_count: Literal["finished", "slowest"] = Field(
         "finished",
@@ -49,6 +53,8 @@ class LineProfit:
     horizon: int
     options: LineProfitOptions
     looks_through: bool = True
+    period_h: float = 0.0
+    price_per_kwh: float = 0.0
     name: str = "line_profit"
 
     @staticmethod
@@ -63,7 +69,10 @@ class LineProfit:
                     f"finished (machines in a row: {plan.is_serial}, all Bernoulli: {bernoulli}, slots_per_period "
                     f"{config.slots_per_period})"
                 )
-        return LineProfit(chosen.horizon, chosen, config.looks_through)
+        elif chosen.usual_profit == "unhindered":
+            raise ConfigurationError("task.options.usual_profit unhindered: goes with parts_count slowest")
+        prices = config.tariff.prices_per_kwh
+        return LineProfit(chosen.horizon, chosen, config.looks_through, config.dt_s / 3600.0, sum(prices) / len(prices))
 
     def score(self, before: Readings, commands: Tensors, after: Readings) -> Score:
         o, now, then = self.options, after.hidden[MACHINE], before.hidden[MACHINE]
@@ -80,11 +89,22 @@ class LineProfit:
             made = made_by_slowest(before, commands[MACHINE][..., 1], after, self.looks_through)
         spent = o.energy_weight * of("energy_cost") + o.holding_cost * of("held_parts") + service
         profit = (o.part_value * made - spent.sum(-1))[:, None]
-        profit = (profit - o.usual_profit) * o.reward_scale
+        usual = o.usual_profit
+        if usual == "unhindered":
+            profit = (profit - self._unhindered(after)[:, None]) * o.reward_scale
+        else:
+            profit = (profit - usual) * o.reward_scale
         reward = {name: profit.expand_as(p) * p for name, p in after.present.items()}
         costs = {"energy_kwh": of("energy_kwh"), "service_cost": service, "failures": grown("failures")}
         terminated = torch.zeros(now.shape[0], dtype=torch.bool, device=now.device)
         return Score(reward, terminated, costs)
+
+    def _unhindered(self, readings: Readings) -> torch.Tensor:
+        """``[B]``: see ``usual_profit``; of statics and prices alone, so that it changes no decision."""
+        o, present, statics = self.options, readings.present[MACHINE], readings.statics[MACHINE]
+        slowest = torch.where(present, statics[..., _STATIC["efficiency_pu"]], 2.0).amin(-1)
+        idle_kwh = (statics[..., _STATIC["idle_kw"]] * present).sum(-1) * self.period_h
+        return o.part_value * slowest - o.energy_weight * self.price_per_kwh * idle_kwh
 
 
 def made_by_slowest(before: Readings, speed: torch.Tensor, after: Readings, looks_through: bool) -> torch.Tensor:
