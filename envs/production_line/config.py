@@ -142,8 +142,8 @@ class Buffer(Strict):
 
 
 class FixedLine(Strict):
-    """One line. Without ``buffers`` the machines stand in a row, with ``capacities`` between them. ``parallel`` machines
-    stand side by side, each with a supply and a way out of its own: they share the crews alone."""
+    """One line. Without ``buffers`` the machines stand in a row, with ``capacities`` between them. ``parallel``: they
+    stand side by side, each with a supply and a way out of its own, and share the crews alone."""
 
     kind: Literal["fixed"] = "fixed"
     machines: tuple[Machine, ...] = (Machine(), Machine(), Machine())
@@ -248,6 +248,14 @@ class Limits(Strict):
     calls: PositiveInt | None = None
     lock_out: bool = Field(False, description="a machine in service is off, and stays off until the crew has left")
 
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Limits:
+        if self.lock_out and self.on_slots:
+            raise ValueError(
+                f"lock_out: a machine that must stay on for {self.on_slots} slots can't be locked out; drop on_slots"
+            )
+        return self
+
 
 class LineConfig(Strict):
     """A line of machines and buffers.
@@ -280,6 +288,20 @@ class LineConfig(Strict):
             raise ValueError(f"speeds: {list(self.speeds)}; give at least one, each once")
         if "on" not in self.modes or len(set(self.modes)) != len(self.modes):
             raise ValueError(f"modes: {list(self.modes)}; name on, and off and standby where there are such, each once")
+        return self
+
+    @model_validator(mode="after")
+    def _may_be_limited(self) -> LineConfig:
+        limits, machines = self.limits, self.line.machines if isinstance(self.line, FixedLine) else (self.line.machine,)
+        if limits.lock_out and "off" not in self.modes:
+            raise ValueError(
+                "limits.lock_out: a machine in service is off, and modes has no off; add it, or drop lock_out"
+            )
+        wear = [m.upkeep for m in machines if m.upkeep is not None]
+        if (limits.calls or limits.lock_out) and not wear:
+            raise ValueError("limits: calls and lock_out are about service, and no machine wears; give one an upkeep")
+        if limits.calls == 1 and any(u.wear.kind != "weibull" for u in wear):
+            raise ValueError("limits.calls: 1 leaves no room for an inspection, which counts twice; give 2 or more")
         return self
 
     @model_validator(mode="after")

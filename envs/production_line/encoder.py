@@ -15,7 +15,7 @@ from ..configuration import Strict
 from ..errors import ConfigurationError
 from ..nameplate import Nameplate
 from .features import bounded, module_of, moved, share
-from .nameplate import CREW, CREW_MEASURED, MACHINE, MEASURED, STATICS, UPKEEP_STATICS
+from .nameplate import MACHINE, MEASURED, STATICS, UPKEEP_STATICS
 from .remaining_life import WEAR_KIND, chance_within, needs_scipy
 
 Array = Any
@@ -109,36 +109,3 @@ class NeighbourEncoder:
             columns += [chance_within(measured, statics[..., self._wear], s.failure_horizon_slots)]
         features = xp.stack([column + 0 * one for column in columns], -1)
         return xp.where(here, features, xp.zeros_like(features)), memory
-
-
-class CrewSettings(Strict):
-    """Settings of the encoder ``crew``; it has none."""
-
-
-class CrewEncoder:
-    """The dispatcher's own signals, bounded."""
-
-    name = "crew"
-    group = CREW
-
-    def __init__(self, nameplate: Nameplate, settings: CrewSettings) -> None:
-        nameplate.group(CREW)
-
-    @property
-    def n_features(self) -> int:
-        return len(CREW_MEASURED)
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
-        """Nothing is remembered."""
-        return {}
-
-    def encode(
-        self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
-    ) -> tuple[Array, Mapping[str, Array]]:
-        """Features ``[B, 1, 3]``."""
-        xp = module_of(measured)
-        found = bounded(measured, 2.0)
-        return xp.where(present[..., None], found, xp.zeros_like(found)), memory

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from ..constraint import Constraint, SafeState
     from ..diagnosis import Diagnosis, History
     from ..encoder import Encoder
     from ..estimation.site import TwinPlan
@@ -34,6 +35,7 @@ class ProductionLineSite:
     config_model = LineConfig
     plant_config_model = LinePlantConfig
     diagnosis_model = LineDiagnosisSettings
+    encodes_every_group = True
 
     def nameplate(self, config: LineConfig) -> Nameplate:
         from .nameplate import line_nameplate
@@ -46,28 +48,40 @@ class ProductionLineSite:
         return ProductionLineTwin(config, n_replicas, device=device, dtype=dtype)
 
     def tasks(self) -> tuple[str, ...]:
-        return ("line_profit",)
+        return ("line_profit", "fleet_profit")
 
     def task(self, name: str, config: LineConfig, options: Mapping[str, Any]) -> Task:
         from .task import LineProfit
 
         self._known("task", name, self.tasks())
+        if name == "fleet_profit":
+            from .fleet_task import FleetProfit
+
+            return FleetProfit.from_options(config, options)
         return LineProfit.from_options(config, options)
 
     def encoders(self) -> tuple[str, ...]:
-        return ("neighbours", "levels", "crew")
+        return ("neighbours", "levels", "fleet", "crew")
 
     def encoder(self, name: str, nameplate: Nameplate, settings: Mapping[str, Any]) -> Encoder:
-        from .encoder import CrewEncoder, CrewSettings, NeighbourEncoder, NeighbourSettings
+        from .encoder import NeighbourEncoder, NeighbourSettings
+        from .nameplate import CREW
 
         self._known("encoder", name, self.encoders())
+        group = settings.get("group")
+        if name in ("fleet", "crew") or group == CREW:
+            from .fleet_encoder import CrewEncoder, FleetEncoder, FleetSettings
+
+            own = settings if name in ("fleet", "crew") else {"group": CREW}
+            chosen = validate(dict(own), FleetSettings, "encoder.settings")
+            of_crew = name == "crew" or group == CREW
+            return CrewEncoder(nameplate, chosen) if of_crew else FleetEncoder(nameplate, chosen)
+        own = {key: value for key, value in settings.items() if key != "group"}
         if name == "levels":
             from .level_encoder import LevelEncoder, LevelSettings
 
-            return LevelEncoder(nameplate, validate(dict(settings), LevelSettings, "encoder.settings"))
-        if name == "crew":
-            return CrewEncoder(nameplate, validate(dict(settings), CrewSettings, "encoder.settings"))
-        return NeighbourEncoder(nameplate, validate(dict(settings), NeighbourSettings, "encoder.settings"))
+            return LevelEncoder(nameplate, validate(own, LevelSettings, "encoder.settings"))
+        return NeighbourEncoder(nameplate, validate(own, NeighbourSettings, "encoder.settings"))
 
     def plant(self, config: LineConfig, plant_config: LinePlantConfig) -> Plant:
         from .plant import SimPyLine
@@ -100,6 +114,16 @@ class ProductionLineSite:
         from .analysis.report import LineDiagnosis
 
         return LineDiagnosis(find(config, history, settings))
+
+    def constraints(self, config: LineConfig) -> tuple[Constraint, ...]:
+        from .constraints import line_constraints
+
+        return line_constraints(config)
+
+    def safe_states(self, config: LineConfig) -> Mapping[str, SafeState]:
+        from .constraints import line_safe_states
+
+        return line_safe_states(config)
 
     def warnings(self, nameplate: Nameplate, measured: Mapping[str, NDArray[np.float64]]) -> tuple[AssetWarning, ...]:
         """Machines that may fail before service can be planned (:mod:`twinloop.envs.warning`)."""
