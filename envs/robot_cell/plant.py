@@ -212,8 +212,8 @@ class MuJoCoCell:
         # Positions of the state now, which mj_step leaves at those before its last step.
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
-        self._link.step(self._time_s, self._said())
         self._work()
+        self._link.step(self._time_s, self._said())
         self._measure()
         if self._settings.real_time:
             self._wait()
@@ -368,9 +368,9 @@ class MuJoCoCell:
         return 0.5 * (begin + end) + 0.5 * (end - begin) * math.sin(phase), 0.5 * (end - begin) * rate * math.cos(phase)
 
     def _said(self) -> Floats:
-        """What each arm tells the others, ``[N, 16]``: joints' angles and speeds, its target, its stall."""
-        stall_s = (self._time_s - self._stall_since_s)[:, None]
-        return np.concatenate((self.joints_rad, self.speeds_radps, self._target_m, stall_s), axis=1)
+        """What each arm tells the others, ``[N, 16]``: its joints' angles and speeds, its target and its stall."""
+        stall_s = self._time_s - self._stall_since_s
+        return np.concatenate((self.joints_rad, self.speeds_radps, self._target_m, stall_s[:, None]), axis=1)
 
     def _work(self) -> None:
         """Hand out the next target where one is touched, and pick or place."""
@@ -486,7 +486,7 @@ class MuJoCoCell:
         true = self._joints(self._data.qpos)
         for k in range(self._n):
             for other in range(k):
-                self.smallest_gap_m = min(self.smallest_gap_m, self._distances.to_arm(self._data, k, other))
+                self.smallest_gap_m = self._distances.to_arm(self._data, k, other, self.smallest_gap_m)
         heard = self._link.heard[:, :N_JOINTS]
         if np.array_equal(true, heard):
             return np.array([self._distances.nearest(self._data, k) for k in range(self._n)])

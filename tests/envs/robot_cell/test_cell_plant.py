@@ -337,6 +337,8 @@ def test_arms_hear_of_each_other_so_many_periods_late(delay: int) -> None:
         first = plant.nameplate.group(ARM).index("measured", "heard_q1_rad")
         assert np.abs(heard[:, first : first + 6] - said[max(0, len(said) - 1 - delay)]).max() < 1e-12
     assert column(plant, "heard_age_s") == pytest.approx(delay * 0.02)
+    assert column(plant, "heard_stall_s") == pytest.approx(column(plant, "stall_s") - delay * 0.02)
+    assert column(plant, "heard_target_z_m") == pytest.approx(plant.truth()["target_m"][:, 2])
 
 
 @pytest.mark.parametrize("frozen", [False, True])
