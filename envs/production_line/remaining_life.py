@@ -41,6 +41,8 @@ ALARM_CHANCE: Final = 0.1
 """To fail within that, from which on people are told."""
 ENDLESS_SLOTS: Final = 1e12
 WEAR_KIND: Final = UPKEEP_STATICS[0].name
+_LATE = 50.0
+"""Logarithm of a cumulative hazard that nothing lives through, and that no float overflows at."""
 _WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
 _PACE, _WEAR = "_wear_pace", [signal.name for signal in HIDDEN].index("wear")
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
@@ -61,7 +63,9 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     )
     gammainc, gammaln = _special(xp)
     scale = life / xp.exp(gammaln(1.0 + 1.0 / shape))
-    by_age = -xp.expm1((age / scale) ** shape - ((age + horizon) / scale) ** shape)
+    was, will = (shape * xp.log(xp.clip(slots / scale, 1e-30, None)) for slots in (age, age + horizon))
+    by_age = -xp.expm1(xp.exp(xp.clip(was, None, _LATE)) - xp.exp(xp.clip(will, None, _LATE)))
+    by_age = xp.where(will < _LATE, by_age, xp.ones_like(by_age))
     # of a gamma process the shape is level / scale of wear, and its rate a slot that over the mean life
     left = shape * xp.clip(1.0 - seen, 0.0, None)
     alive, later = (gammainc(shape / life * slots, left) for slots in (ago, ago + horizon))
