@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.errors import ContractError
+from ...envs.errors import ConfigurationError, ContractError
 from ...envs.nameplate import Nameplate
 from ...envs.production_line.nameplate import MACHINE
 from ...envs.twin import Observation
@@ -173,6 +173,27 @@ def switches_about(bottleneck: int, capacities: Sequence[int], on_at_pu: float, 
         Switch() if i == bottleneck else switch("behind", capacities[i]) if i < bottleneck
         else switch("before", capacities[i - 1]) for i in range(n)
     )  # fmt: skip
+
+
+def usual_hysteresis(nameplate: Nameplate) -> Hysteresis:
+    """For a row as its nameplate tells it: all but the slowest machine sleep where the buffer towards it is full (those
+    before it) or empty (those behind), until it is at 40 % (60 %). Raises :class:`ConfigurationError` for other sites.
+    """
+    groups = {group.name: group for group in nameplate.groups}
+    group = groups.get(MACHINE)
+    names = [] if group is None else [s.name for s in group.statics]
+    if group is None or "capacity_behind" not in names or not group.static_values:
+        raise ConfigurationError(
+            f"hysteresis: site {nameplate.site!r} tells of no row of machines; it is for a fixed production line"
+        )
+    statics = group.statics_array()
+    capacities = [int(c) for c in statics[:-1, names.index("capacity_behind")]]
+    if min(capacities, default=1) < 1:
+        raise ConfigurationError(
+            f"hysteresis: site {nameplate.site!r}: buffers behind machines hold {capacities}; give a row of machines"
+        )
+    slowest = int(statics[:, names.index("efficiency_pu")].argmin())
+    return Hysteresis(nameplate, switches_about(slowest, capacities, on_at_pu=0.4, off_at_pu=1.0))
 
 
 def _at(nameplate: Nameplate, command: str) -> int:

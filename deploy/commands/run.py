@@ -98,6 +98,7 @@ SHORTEST_PERIOD_S = 0.4
 POLICIES = {
     "greedy": "every asset at neutral, on its own controller",
     "random": "anything in range, to see the shield at work",
+    "hysteresis": "machines of a row sleep by the buffers beside them, save the slowest",
 }
 
 
@@ -324,6 +325,10 @@ def _policy(arguments: argparse.Namespace, nameplate: Nameplate, wall_period_s: 
         return PolicyProcess(folder, load_artifact(folder, nameplate, graphs=False), turn_s)
     from ...agents.controllers.reference import NeutralPolicy, RandomPolicy
 
+    if arguments.policy == "hysteresis":
+        from ...agents.controllers.production_line import usual_hysteresis
+
+        return usual_hysteresis(nameplate)
     return RandomPolicy(nameplate) if arguments.policy == "random" else NeutralPolicy(nameplate, name="greedy")
 
 

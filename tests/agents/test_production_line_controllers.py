@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.linear_site import tank_nameplate
 
 from twinloop.agents.conformance import check_policy
 from twinloop.agents.controllers.line_optimum import ExactPolicy, rule_of
@@ -16,8 +17,9 @@ from twinloop.agents.controllers.production_line import (
     TimeOut,
     break_even_slots,
     switches_about,
+    usual_hysteresis,
 )
-from twinloop.envs.errors import ContractError
+from twinloop.envs.errors import ConfigurationError, ContractError
 from twinloop.envs.production_line.config import BernoulliMachine, FixedLine, LineConfig, Machine, RandomLine
 from twinloop.envs.production_line.exact_control import ControlledLine
 from twinloop.envs.production_line.nameplate import MACHINE, line_nameplate
@@ -96,6 +98,15 @@ def test_rules_that_contradict_themselves_are_refused() -> None:
         Hysteresis(PLATE, (Switch("behind", 3, 3), Switch(), Switch()))
     with pytest.raises(ContractError, match="this line has"):
         OneSpeed(PLATE, 0.7)
+
+
+def test_the_usual_hysteresis_knows_the_slowest_machine_and_refuses_other_sites() -> None:
+    policy = usual_hysteresis(PLATE)
+    assert modes(policy, seen((6, 0))) == [0.0, 2.0, 0.0]
+    assert modes(policy, seen((3, 1), (OFF, 0.0, OFF))) == [0.0, 2.0, 0.0]
+    assert modes(policy, seen((2, 3), (OFF, 0.0, OFF))) == [2.0, 2.0, 2.0]
+    with pytest.raises(ConfigurationError, match="no row of machines"):
+        usual_hysteresis(tank_nameplate(3))
 
 
 def test_the_search_finds_a_hysteresis_that_is_near_the_best_of_all() -> None:

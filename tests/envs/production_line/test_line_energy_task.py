@@ -47,7 +47,7 @@ def test_what_happened_in_the_last_slot_does_not_show_in_levels() -> None:
     readings = twin.reset(torch.arange(2))
     measured = readings.measured[MACHINE].clone()
     encoder = SITE.encoder("levels", twin.nameplate, {})
-    args = (readings.statics[MACHINE], readings.present[MACHINE], {}, 60.0)
+    args: tuple[Any, ...] = (readings.statics[MACHINE], readings.present[MACHINE], {}, 60.0)
     before, _ = encoder.encode(measured, *args)
     for name, value in (("state", 2.0), ("parts", 1.0), ("blocked_pu", 1.0), ("power_kw", 15.0)):
         measured[..., MEASURED_AT[name]] = value
