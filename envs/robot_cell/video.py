@@ -6,10 +6,11 @@ program ffmpeg (as Debian has it; it is run, never linked or shipped); ``.webp``
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,21 +81,69 @@ class CellCamera:
         return pixels[::-1].copy()
 
 
-def write_video(path: Path, frames: Iterable[Frame], fps: float, quality: int = 26) -> None:
-    """Write frames of one size; the suffix says how. ``quality`` is of H.264 (0 best, 51 worst), and of no other.
+class VideoFile:
+    """A video that grows frame by frame, all of one size; a context manager. The suffix of ``path`` says how.
 
-    Raises :class:`ConfigurationError` for another suffix, and for .mp4 where ffmpeg isn't installed.
+    ``quality`` is of H.264 (0 best, 51 worst). An .mp4 goes straight to ffmpeg; the others hold their frames until the
+    end. Raises :class:`ConfigurationError` for another suffix, and for .mp4 where ffmpeg isn't installed;
+    :class:`PlantError` when ffmpeg fails.
     """
-    if path.suffix not in VIDEO_SUFFIXES:
-        raise ConfigurationError(f"{path}: a video is {', '.join(VIDEO_SUFFIXES)}, by its suffix")
-    if path.suffix == ".mp4":
-        _write_mp4(path, frames, fps, quality)
-        return
-    from PIL import Image
 
-    images = [Image.fromarray(frame) for frame in frames]
-    options: dict[str, Any] = {"quality": 60, "method": 4} if path.suffix == ".webp" else {"optimize": True}
-    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0, **options)
+    def __init__(self, path: Path, fps: float, quality: int = 26) -> None:
+        if path.suffix not in VIDEO_SUFFIXES:
+            raise ConfigurationError(f"{path}: a video is {', '.join(VIDEO_SUFFIXES)}, by its suffix")
+        self._path, self._fps, self._quality = path, fps, quality
+        self._program = shutil.which("ffmpeg") or ""
+        if path.suffix == ".mp4" and not self._program:
+            raise ConfigurationError(f"{path}: needs the program ffmpeg, which isn't installed; or give .webp")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._images: list[Any] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, frame: Frame) -> None:
+        """The next frame."""
+        if self._path.suffix != ".mp4":
+            from PIL import Image
+
+            self._images.append(Image.fromarray(frame))
+            return
+        if self._process is None:
+            self._process = subprocess.Popen(self._command(frame), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self._process.stdin is not None  # a pipe was asked for
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its own words, at the end, say why
+            self._process.stdin.write(frame.tobytes())
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._process is not None:
+            said = self._process.communicate()[1]
+            if self._process.returncode and kind is None:
+                told = said.decode(errors="replace").strip()
+                raise PlantError(f"{self._path}: ffmpeg ended with {self._process.returncode}: {told}")
+        elif self._images and kind is None:
+            options: dict[str, Any] = (
+                {"quality": 60, "method": 4} if self._path.suffix == ".webp" else {"optimize": True}
+            )
+            options |= {"duration": round(1000 / self._fps), "loop": 0}
+            self._images[0].save(self._path, save_all=True, append_images=self._images[1:], **options)
+
+    def _command(self, frame: Frame) -> list[str]:
+        height, width = frame.shape[:2]
+        command = [self._program, "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += [
+            "-s",
+            f"{width}x{height}",
+            "-r",
+            f"{self._fps:g}",
+            "-i",
+            "-",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "medium",
+        ]
+        return [*command, "-crf", f"{self._quality}", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(self._path)]
 
 
 def write_stills(path: Path, stills: Sequence[tuple[str, Frame]], columns: int = 2) -> None:
@@ -124,31 +173,6 @@ def with_caption(frame: Frame, text: str) -> Frame:
     draw.rectangle((0, image.height - 2 * size, image.width, image.height), fill=(20, 24, 30, 170))
     draw.text((size, image.height - 1.65 * size), text, fill=(240, 240, 240), font=ImageFont.load_default(size=size))
     return np.asarray(image, dtype=np.uint8)
-
-
-def _write_mp4(path: Path, frames: Iterable[Frame], fps: float, quality: int) -> None:
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise ConfigurationError(f"{path}: needs the program ffmpeg, which isn't installed; install it, or give .webp")
-    source = iter(frames)
-    first = next(source)
-    height, width = first.shape[:2]
-    command = [program, "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    command += ["-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-c:v", "libx264", "-preset", "medium"]
-    command += ["-crf", str(quality), "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None  # a pipe was asked for
-        assert process.stderr is not None
-        try:
-            process.stdin.write(first.tobytes())
-            for frame in source:
-                process.stdin.write(frame.tobytes())
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended; its own words say why
-        said = process.stderr.read().decode(errors="replace").strip()
-    if process.returncode:
-        raise PlantError(f"{path}: ffmpeg ended with {process.returncode}: {said}")
 
 
 def _backend() -> str:

@@ -32,7 +32,7 @@ from ..report import Table, print_table, provenance, say
 
 if TYPE_CHECKING:
     from ...envs.robot_cell.plant import MuJoCoCell
-    from ...envs.robot_cell.video import CellCamera, Frame
+    from ...envs.robot_cell.video import CellCamera, Frame, VideoFile
 
 NAME = "cell_video"
 SUMMARY = "a video and a page of stills of the emulated robot cell, off screen"
@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Film; 0 when the bars are met."""
-    from ...envs.robot_cell.video import CellCamera, write_stills, write_video
+    from ...envs.robot_cell.video import CellCamera, VideoFile, write_stills
 
     site, config, plant_config = load_plant_file(arguments.plant, arguments.set)
     if not isinstance(config, RobotCellConfig):
@@ -97,10 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
     n_periods = round(arguments.seconds / config.control_period_s)
     height = 2 * round(arguments.width * 9 / 32)
     video = arguments.out / f"cell.{arguments.format}"
-    with closing(plant), CellCamera(plant.model, 2 * (arguments.width // 2), height) as camera:
-        filmed = Filmed(plant, camera, n_periods, max(1, round(1.0 / (arguments.fps * config.control_period_s))))
-        summary = drive(filmed, policy, n_periods, declaration_of_site(site, config))
-        write_video(video, filmed.frames, 1.0 / (filmed.every * config.control_period_s))
+    every = max(1, round(1.0 / (arguments.fps * config.control_period_s)))
+    width = 2 * (arguments.width // 2)
+    with closing(plant), CellCamera(plant.model, width, height) as camera:
+        with VideoFile(video, 1.0 / (every * config.control_period_s)) as film:
+            filmed = Filmed(plant, camera, film, n_periods, every)
+            summary = drive(filmed, policy, n_periods, declaration_of_site(site, config))
         write_stills(arguments.out / "stills.png", filmed.stills)
         table = tell(plant, policy.name, summary, arguments.seconds, video.stat().st_size / 1e6)
     print_table(table)
@@ -153,12 +155,11 @@ def judge(plant: MuJoCoCell, video: Path) -> bool:
 class Filmed:
     """A plant that is photographed every so many periods; six stills are spread over the run."""
 
-    def __init__(self, plant: MuJoCoCell, camera: CellCamera, n_periods: int, every: int) -> None:
-        self._plant, self._camera = plant, camera
+    def __init__(self, plant: MuJoCoCell, camera: CellCamera, film: VideoFile, n_periods: int, every: int) -> None:
+        self._plant, self._camera, self._film = plant, camera, film
         self._still_at = [round((k + 0.7) / len(_VIEWS) * n_periods) for k in range(len(_VIEWS))]
         self._period = 0
-        self.every = every
-        self.frames: list[Frame] = []
+        self._every = every
         self.stills: list[tuple[str, Frame]] = []
 
     @property
@@ -182,10 +183,10 @@ class Filmed:
         plant.advance()
         self._period += 1
         time_s = self._period * plant.nameplate.period_s
-        if self._period % self.every == 0:
+        if self._period % self._every == 0:
             contacts = sum(plant.contacts[kind] for kind in ("arm", "fixture", "obstacle", "person"))
             text = f"{time_s:5.1f} s    {int(plant.touches.sum())} touches    {contacts} contacts"
-            self.frames.append(with_caption(self._camera.frame(plant.data), text))
+            self._film.add(with_caption(self._camera.frame(plant.data), text))
         for k, at in enumerate(self._still_at):
             if at == self._period:
                 is_last = k + 1 == len(self._still_at)

@@ -16,7 +16,7 @@ from twinloop.envs.robot_cell.config import People, RobotCellConfig
 from twinloop.envs.robot_cell.nameplate import ARM
 from twinloop.envs.robot_cell.plant import MuJoCoCell
 from twinloop.envs.robot_cell.plant_config import RobotCellPlantConfig
-from twinloop.envs.robot_cell.video import CellCamera, with_caption, write_stills, write_video
+from twinloop.envs.robot_cell.video import CellCamera, VideoFile, with_caption, write_stills
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,16 @@ def frames() -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
     return [np.full((36, 64, 3), (k * 40, 80, 200 - k * 40), dtype=np.uint8) for k in range(4)]
 
 
+def film(file: Path) -> None:
+    with VideoFile(file, 10.0) as video:
+        for frame in frames():
+            video.add(frame)
+
+
 @pytest.mark.parametrize("suffix", ["webp", "gif"])
 def test_videos_come_without_another_program(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"cell.{suffix}"
-    write_video(file, frames(), 10.0)
+    film(file)
     with Image.open(file) as image:
         assert image.size == (64, 36)
         assert image.n_frames == 4  # type: ignore[attr-defined]  # of pictures that move
@@ -57,7 +63,7 @@ def test_videos_come_without_another_program(suffix: str, tmp_path: Path) -> Non
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed")
 def test_an_mp4_is_what_a_player_takes(tmp_path: Path) -> None:
     file = tmp_path / "cell.mp4"
-    write_video(file, frames(), 10.0)
+    film(file)
     asked = ["ffprobe", "-v", "error", "-show_streams", "-of", "json", str(file)]
     stream = json.loads(subprocess.run(asked, capture_output=True, check=True, text=True).stdout)["streams"][0]
     assert (stream["codec_name"], stream["width"], stream["height"], stream["nb_frames"]) == ("h264", 64, 36, "4")
@@ -65,10 +71,10 @@ def test_an_mp4_is_what_a_player_takes(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"a video is \.mp4, \.webp, \.gif"):
-        write_video(tmp_path / "cell.avi", frames(), 10.0)
+        film(tmp_path / "cell.avi")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"needs the program ffmpeg.*give \.webp"):
-        write_video(tmp_path / "cell.mp4", frames(), 10.0)
+    with pytest.raises(ConfigurationError, match=r"needs the program ffmpeg.*or give \.webp"):
+        film(tmp_path / "cell.mp4")
 
 
 def test_stills_stand_on_one_page_with_their_lines(tmp_path: Path) -> None:
