@@ -165,18 +165,33 @@ class LineTracker:
         self._measured = {k.removeprefix("measured/"): v.clone() for k, v in own.items() if k.startswith("measured/")}
 
     def _unbalanced(self, told: Floats) -> Bools:
-        """``[M]``: machines none of whose buffers' levels agree with what is counted around them."""
+        """``[M]``: machines whose counters do not agree with the levels beside them: parts neither come nor go."""
         now, before = self._told.levels(told), self._told.levels(self._last)
         held, holds = self._last[:, AT["state"]] == BLOCKED, told[:, AT["state"]] == BLOCKED
         done = told[:, AT["parts"]] + holds - held
-        bad, known = np.zeros((2, len(told)), dtype=np.int64)
-        for k, (producer, consumer) in enumerate(zip(self._plan.producer, self._plan.consumer, strict=True)):
-            off = now[k] - before[k] - done[producer] + done[consumer]
-            if not np.isnan(off):
-                for i in (producer, consumer):
-                    known[i] += 1
-                    bad[i] += abs(off) > _BALANCE
-        return np.asarray((known > 0) & (bad == known))
+        off = [
+            now[k] - before[k] - done[producer] + done[consumer]
+            for k, (producer, consumer) in enumerate(zip(self._plan.producer, self._plan.consumer, strict=True))
+        ]
+        known = [k for k, by in enumerate(off) if not np.isnan(by)]
+        return self._suspects(known, [k for k in known if abs(off[k]) > _BALANCE])
+
+    def _suspects(self, known: list[int], wrong: list[int]) -> Bools:
+        """``[M]``: the fewest machines that explain what is ``wrong``, each with all its ``known`` buffers wrong; of
+        two that explain as much, both."""
+        ends = list(zip(self._plan.producer, self._plan.consumer, strict=True))
+        found = np.zeros(len(self._plan.names), dtype=np.bool_)
+        could = {i for k in wrong for i in ends[k] if all(j in wrong for j in known if i in ends[j])}
+        left = set(wrong)
+        while left:
+            explains = {i: sum(i in ends[k] for k in left) for i in could}
+            most = max(explains.values(), default=0)
+            if not most:
+                break
+            worst = [i for i, n in explains.items() if n == most]
+            found[worst] = True
+            left = {k for k in left if not set(ends[k]) & set(worst)}
+        return found
 
     def _judged(self, observed: Mapping[str, Tensor], odd: Bools) -> Assimilated:
         """Each value that counts by its rank among the members."""

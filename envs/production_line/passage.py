@@ -7,14 +7,18 @@ replica).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from .config import FixedLine, LineConfig
 from .flow import branching_blocked, branching_work, serial_blocked, serial_work
 from .line_plan import Plan
 from .structure import Structure
+from .upkeep import NOTHING
 
 Tensor = torch.Tensor
+_ON = 2
 
 
 class Passage:
@@ -72,20 +76,31 @@ class Passage:
         held = self.held(level, structure)
         return fed & ~held, held
 
-    def held(self, level: Tensor, structure: Structure) -> Tensor:
-        """``[M, L]``: who is blocked with a finished part, blocked after service."""
+    def held(self, level: Tensor, structure: Structure, empty: Tensor | None = None) -> Tensor:
+        """``[M, L]``: who is blocked with a finished part, blocked after service. ``empty`` ``[M, L]``: who has no part
+        in its hands whatever lies before it, since it is off or in service; None: nobody."""
+        if empty is not None:
+            level = level + empty[structure.consumer].to(level.dtype)  # a place less
         if self._plan.is_serial:
             return serial_blocked(level, structure.capacity)
         consumer, producer = (e[:, None].expand_as(level) for e in (structure.consumer, structure.producer))
         blocked = torch.zeros_like(structure.present)
         return branching_blocked(level - structure.capacity, blocked, consumer, producer, self._plan.rounds)
 
-    def stored(self, level: Tensor, structure: Structure) -> Tensor:
-        """``[K, L]``: parts in the places of the buffers themselves."""
+    def stored(self, level: Tensor, structure: Structure, empty: Tensor | None = None) -> Tensor:
+        """``[K, L]``: parts in the places of the buffers themselves; ``empty`` as in :meth:`held`."""
         if not self.after_service:
             return level
-        held = self.held(level, structure)
+        held = self.held(level, structure, empty)
         over = level - structure.capacity
         waits = held[structure.consumer]
+        if empty is not None:
+            waits = waits | empty[structure.consumer]
         kept = (over >= 2) | ((over >= 1) & waits)  # by the producer, for this buffer
         return level - kept.to(torch.int64) - (~waits & (level > 0)).to(torch.int64)
+
+
+def empty_handed(s: Mapping[str, Tensor]) -> Tensor:
+    """``[M, L]``: who has no part in its hands, whatever lies before it: off, in stand-by, warming up or served."""
+    empty = (s["mode"] != _ON) | (s["ready_in"] > 0)
+    return empty | s["failed"] | (s["doing"] != NOTHING) if "doing" in s else empty

@@ -14,7 +14,7 @@ from .. import noise
 from .config import GeometricMachine, LineConfig
 from .continuous import JumpChain
 from .line_plan import Plan
-from .passage import Passage
+from .passage import Passage, empty_handed
 from .structure import Structure
 from .upkeep import Upkeep
 
@@ -103,7 +103,11 @@ class LinePhysics:
         ready_in = torch.where(starts, torch.where(s["mode"] == OFF, self._warm_up, self._wake), s["ready_in"])
         ready_in = torch.where(mode == ON, ready_in, 0)
         since = torch.where(mode == s["mode"], s["mode_since"], s["slot"])
-        s = s | {"mode": mode, "mode_since": since, "ready_in": ready_in} | {name: torch.zeros_like(s[name]) for name in _TOTALS}
+        s = (
+            s
+            | {"mode": mode, "mode_since": since, "ready_in": ready_in}
+            | {name: torch.zeros_like(s[name]) for name in _TOTALS}
+        )
         resting = torch.where(mode == OFF, self._off, torch.where(mode == STANDBY, self._standby, self._idle))
         period = Period(
             runs=structure.present & (mode == ON) & (speed > 0),
@@ -140,7 +144,7 @@ class LinePhysics:
         level, passage = s["level"], self._passage
         fed, room = passage.fed(level, structure), s["level"] < structure.capacity
         if passage.after_service:
-            held = passage.held(level, structure)
+            held = passage.held(level, structure, empty_handed(s))
             could, fed = fed & ~held, fed | held
         else:
             roomy = passage.roomy(room, structure)

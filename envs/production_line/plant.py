@@ -309,6 +309,7 @@ class SimPyLine:
         only those draw working power, others draw none."""
         power = s.machine.power
         draws = done or power.draws == "loaded"
+        s.book(self._env.now)  # what passed was drawn at the load before
         s.load_kw = power.linear_kw * s.speed + power.cubic_kw * s.speed**3 if draws else 0.0
         model = s.machine.model
         if isinstance(model, ExponentialMachine):

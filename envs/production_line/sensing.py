@@ -8,7 +8,7 @@ from ..nameplate import Nameplate
 from .config import FixedLine, GammaWear, LineConfig
 from .line_plan import Plan
 from .nameplate import MACHINE, upkeep_statics
-from .passage import Passage
+from .passage import Passage, empty_handed
 from .structure import Structure
 from .upkeep import NOTHING
 
@@ -24,7 +24,7 @@ def machine_readings(
     """Measured ``[B, N, O]`` and hidden ``[B, N, H]`` of the machines, in the nameplate's order; zero where absent."""
     slots = float(config.slots_per_period)
     hours = slots * config.slot_s / 3600.0
-    stored = Passage(config, plan).stored(s["level"], structure)
+    stored = Passage(config, plan).stored(s["level"], structure, empty_handed(s))
     used = structure.capacity >= (0 if isinstance(config.line, FixedLine) else 1)
     before, behind, held = _neighbours(stored, used, structure)
     zeros = torch.zeros_like(s["worked"])
