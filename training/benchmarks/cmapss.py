@@ -93,8 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         "Out of fold: five outer folds of engines, five inner ones of the others; each engine counts once.",
         f"Decisions every {EVERY} cycles. Ages and the last chance are chosen on the very engines that they are judged "
         "on, thresholds are not.",
-        "Settings and features were chosen by left-out errors on the training engines, which out of fold figures are of "
-        "too: that choice alone is not nested.",
+        "Settings and features were chosen by left-out errors on the training engines, which out-of-fold figures are "
+        "of too: that choice alone is not nested.",
         f"{time.process_time() - began:.0f} CPU seconds, {arguments.subset}, seed {arguments.seed}.",
     )
     table = Table(f"C-MAPSS {arguments.subset}", ("figure", "value", "bar", "met"), tuple(rows), notes, found)
