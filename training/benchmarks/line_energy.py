@@ -18,7 +18,7 @@ from ..configuration import TrainConfiguration, training_model
 from ..report import Cell, Table, print_table, provenance, say
 from ..statistics import mean_interval
 from .foreign_jobs import Job, Result, add_seed_arguments, chosen, run_jobs, seed_range
-from .line_energy_jobs import PERIODS, REPLICAS, judge, judge_any, judge_any_run, judge_run, reference, unseen_line
+from .line_energy_jobs import PERIODS, judge, judge_any, judge_any_run, judge_run, reference, unseen_line
 
 NAME = "line_energy"
 SUMMARY = "energy and speed of production lines: learned agents beside the exact optimum, and on unseen lines"
@@ -52,7 +52,7 @@ _ANY_CONFIG = "train_any_line"
 DESCRIPTION = f"""\
 Six lines whose best average gain is known exactly (value of parts less power, a slot of 60 s): four on when to sleep,
 two on how fast to run. For each, and each seed, agents learn (configs/production_line/train_*.yaml), then act without
-exploration: judged exactly by the decision process, and on {REPLICAS} fresh replicas of the twin, {PERIODS} slots each.
+exploration: judged exactly by the decision process, and on fresh replicas of the twin, {PERIODS} slots each.
 Bars: every seed earns >= {SHARE_BAR:.0%} of the optimum; where there is nothing to save (energy_none), no gain over
 always on is claimed. The twin itself must give, with the optimal policy, the exact gain within {SIGMAS:.0f} standard
 errors.
@@ -78,6 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configs", type=Path, default=Path("configs/production_line"), metavar="DIR", help="default %(default)s"
     )
+    parser.add_argument("--replicas", type=int, default=1000, metavar="K", help="of the twin, default %(default)s")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], metavar="RUN", help="run folders to judge")
     add_seed_arguments(parser, seeds="0..2")
 
@@ -85,19 +86,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Learn or read, judge, print; 0 when every bar is met."""
     torch.set_num_threads(1)
-    if arguments.lines < 2:
-        raise ConfigurationError(f"--lines: {arguments.lines}; give two or more")
+    for option, value in (("--lines", arguments.lines), ("--replicas", arguments.replicas)):
+        if value < 2:
+            raise ConfigurationError(f"{option}: {value}; give two or more")
+    replicas = arguments.replicas
     names = chosen(arguments.rows, (*ROWS, ANY), "--rows")
     configs = {name: _config(arguments.configs, name) for name in names}
     runs = _runs(arguments.runs, configs)
     if runs:
         names = [name for name in names if runs.get(name)]
     seeds = seed_range(arguments.seeds)
-    jobs = [Job(f"{name}-references", 0, reference, (configs[name],)) for name in names if name != ANY]
+    jobs = [Job(f"{name}-references", 0, reference, (configs[name], replicas)) for name in names if name != ANY]
     if ANY in names:
-        jobs += [Job(f"unseen-{k}", k, unseen_line, (configs[ANY],)) for k in range(arguments.lines)]
+        jobs += [Job(f"unseen-{k}", k, unseen_line, (configs[ANY], replicas)) for k in range(arguments.lines)]
     for name in names:
-        more = (arguments.lines,) if name == ANY else ()
+        more = (arguments.lines, replicas) if name == ANY else (replicas,)
         work, from_run = (judge_any, judge_any_run) if name == ANY else (judge, judge_run)
         if runs:
             jobs += [Job(name, k, from_run, (configs[name], str(r), *more)) for k, r in enumerate(runs[name])]
@@ -107,14 +110,15 @@ def run(arguments: argparse.Namespace) -> int:
     by_name: dict[str, list[Result]] = {}
     for job, result in zip(jobs, results, strict=True):
         by_name.setdefault("unseen" if job.work is unseen_line else job.name, []).append(result)
-    tables = [_rows_table([n for n in names if n != ANY], by_name)]
+    known = [name for name in names if name != ANY]
+    tables = {NAME: _rows_table(known, by_name)} if known else {}
     if ANY in names:
-        tables.append(_any_table(by_name))
-    passed = all(table.data["passed"] for table in tables)
-    for table, stem in zip(tables, (NAME, "unseen_lines"), strict=False):
+        tables["unseen_lines"] = _any_table(by_name)
+    for stem, table in tables.items():
         print_table(table)
         if arguments.out is not None:
             table.write(arguments.out, stem, provenance(seeds))
+    passed = all(table.data["passed"] for table in tables.values())
     say("all bars met" if passed else "some bars missed")
     return 0 if passed else 1
 
@@ -236,7 +240,7 @@ def _any_table(by_name: dict[str, list[Result]]) -> Table:
     notes = (
         f"{len(lines)} lines of {min(sizes)} to {max(sizes)} machines, drawn as in training, seen by no learner; "
         f"{len(seeds)} seeds, {_spent(seeds)} CPU s each.",
-        f"All on the same {REPLICAS} fresh replicas of {PERIODS} slots a line; interval: Student's, 95 %, over lines.",
+        f"All on the same fresh replicas, {PERIODS} slots each; interval: Student's, 95 %, over lines.",
         "The hysteresis is tuned for each line by a search on other replicas of that very line.",
     )
     data = {"lines": lines, "learned": learned.tolist(), "passed": bool(good)}
