@@ -10,8 +10,8 @@ from twinloop.envs.production_line.nameplate import MACHINE
 from twinloop.envs.production_line.plant import SimPyLine
 from twinloop.envs.production_line.plant_config import LinePlantConfig
 from twinloop.envs.production_line.remaining_life import of_replicas, remaining_life
-from twinloop.envs.production_line.site import SITE
 from twinloop.envs.production_line.tracking import track_line
+from twinloop.envs.registry import load_site
 
 CONFIG = LineConfig(
     line=FixedLine(
@@ -27,7 +27,9 @@ CONFIG = LineConfig(
 
 def test_members_that_follow_the_plant_foretell_what_its_readings_do_with_room_for_an_unknown_pace() -> None:
     plan = track_line(CONFIG, LinePlantConfig())
-    live = make_live_twin(SITE, plan.config, 256, LiveTwinSettings(**plan.settings.model_dump()), plan.tracker)
+    live = make_live_twin(
+        load_site("production_line"), plan.config, 256, LiveTwinSettings(**plan.settings.model_dump()), plan.tracker
+    )
     plant = SimPyLine(CONFIG, LinePlantConfig(seed=4))
     live.start(plant.clock_s)
     neutral = {g.name: np.tile(g.neutral(), (g.n_assets, 1)) for g in plant.nameplate.groups}
