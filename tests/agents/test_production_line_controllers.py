@@ -7,8 +7,7 @@ import pytest
 from tests.linear_site import tank_nameplate
 
 from twinloop.agents.conformance import check_policy
-from twinloop.agents.controllers.line_optimum import ExactPolicy, rule_of
-from twinloop.agents.controllers.line_trial import drawn_line, tune_hysteresis
+from twinloop.agents.controllers.line_optimum import ExactPolicy
 from twinloop.agents.controllers.production_line import (
     AlwaysOn,
     Hysteresis,
@@ -20,7 +19,7 @@ from twinloop.agents.controllers.production_line import (
     usual_hysteresis,
 )
 from twinloop.envs.errors import ConfigurationError, ContractError
-from twinloop.envs.production_line.config import BernoulliMachine, FixedLine, LineConfig, Machine, RandomLine
+from twinloop.envs.production_line.config import BernoulliMachine, FixedLine, LineConfig, Machine
 from twinloop.envs.production_line.exact_control import ControlledLine
 from twinloop.envs.production_line.nameplate import MACHINE, line_nameplate
 from twinloop.envs.twin import Observation
@@ -107,29 +106,3 @@ def test_the_usual_hysteresis_knows_the_slowest_machine_and_refuses_other_sites(
     assert modes(policy, seen((2, 3), (OFF, 0.0, OFF))) == [2.0, 2.0, 2.0]
     with pytest.raises(ConfigurationError, match="no row of machines"):
         usual_hysteresis(tank_nameplate(3))
-
-
-def test_the_search_finds_a_hysteresis_that_is_near_the_best_of_all() -> None:
-    config = CONFIG.model_copy(update={"speeds": (1.0,)})
-    line, plate = ControlledLine.of(config, part_value=400.0, energy_weight=60.0), line_nameplate(config)
-    found = tune_hysteresis(config, {"part_value": 400.0, "energy_weight": 60.0}, replicas=24, periods=120)
-
-    def gain(switches: tuple[Switch, ...]) -> float:
-        return line.worth_of(rule_of(Hysteresis(plate, switches), config)).gain
-
-    every = [
-        gain((Switch("behind", a, b), Switch(), Switch("before", c, 4)))
-        for b in (5, 6) for a in range(b) for c in range(4)
-    ]  # fmt: skip
-    on = line.worth_of(rule_of(AlwaysOn(plate), config)).gain
-    assert gain(found) > on + 0.8 * (max(every) - on)
-
-
-def test_lines_are_drawn_within_the_ranges_of_their_configuration() -> None:
-    config = LineConfig(line=RandomLine(machines=(3, 5), efficiency_pu=(0.6, 0.8), capacity=(2, 9)))
-    for k in range(20):
-        line = drawn_line(config, np.random.default_rng(k)).line
-        assert isinstance(line, FixedLine)
-        assert 3 <= len(line.machines) <= 5
-        assert all(2 <= c <= 9 for c in line.capacities)
-        assert all(isinstance(m.model, BernoulliMachine) and 0.6 <= m.model.efficiency_pu <= 0.8 for m in line.machines)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ...agents.artifact import load_artifact
 from ...agents.controllers.line_optimum import ExactPolicy, rule_of
-from ...agents.controllers.line_trial import Earned, drawn_line, earn, tune_hysteresis
 from ...agents.controllers.production_line import AlwaysOn, Hysteresis, OneSpeed
 from ...agents.forward import PolicyNetwork
 from ...agents.policy import Policy
@@ -18,6 +17,7 @@ from ...envs.production_line.config import LineConfig
 from ...envs.production_line.exact_control import ControlledLine
 from ...envs.production_line.nameplate import MACHINE, line_nameplate
 from ..configuration import TrainConfiguration
+from ..line_trial import Earned, drawn_line, earn, tune_hysteresis
 from ..problem import Problem
 from .farm_learners import NetworkPolicy
 from .foreign_jobs import Result, learn

@@ -9,7 +9,6 @@ import pytest
 from scipy import sparse
 
 from twinloop.agents.controllers.line_optimum import ExactPolicy, rule_of
-from twinloop.agents.controllers.line_trial import earn
 from twinloop.agents.controllers.production_line import AlwaysOn, Hysteresis, OneSpeed, switches_about
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.production_line.config import (
@@ -25,6 +24,7 @@ from twinloop.envs.production_line.config import (
 from twinloop.envs.production_line.exact_control import ControlledLine, long_run
 from twinloop.envs.production_line.exact_line import ExactMachine, solve_line
 from twinloop.envs.production_line.nameplate import line_nameplate
+from twinloop.training.line_trial import earn
 
 
 def row(rates: tuple[float, ...], capacity: int, warm_up: int, power: Power | None = None, **more: Any) -> LineConfig:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from twinloop.agents.controllers.line_trial import earn
 from twinloop.agents.controllers.production_line import Hysteresis, switches_about
 from twinloop.envs.conformance import check_encoder
 from twinloop.envs.errors import ConfigurationError
@@ -24,6 +23,7 @@ from twinloop.envs.production_line.nameplate import MACHINE, MEASURED, line_name
 from twinloop.envs.production_line.site import SITE
 from twinloop.envs.production_line.task import LineProfit
 from twinloop.envs.production_line.twin import ProductionLineTwin
+from twinloop.training.line_trial import earn
 
 ROW = LineConfig(
     line=FixedLine(

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...envs.production_line.config import BernoulliMachine, FixedLine, LineConfig
-from ...envs.production_line.line_plan import plan_of
-from ...envs.production_line.nameplate import HIDDEN, MACHINE, line_nameplate
-from ...envs.production_line.task import LineProfit
-from ...envs.production_line.twin import ProductionLineTwin
-from ..policy import Policy
-from .production_line import Hysteresis, Switch, switches_about
+from ..agents.controllers.production_line import Hysteresis, Switch, switches_about
+from ..agents.policy import Policy
+from ..envs.production_line.config import BernoulliMachine, FixedLine, LineConfig
+from ..envs.production_line.line_plan import plan_of
+from ..envs.production_line.nameplate import HIDDEN, MACHINE, line_nameplate
+from ..envs.production_line.task import LineProfit
+from ..envs.production_line.twin import ProductionLineTwin
 
 Floats = NDArray[np.float64]
 _HIDDEN = {signal.name: k for k, signal in enumerate(HIDDEN)}
