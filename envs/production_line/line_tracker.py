@@ -30,7 +30,7 @@ from .config import LineConfig
 from .line_plan import Plan, plan_of
 from .machine_beliefs import Beliefs, Counted, Rates
 from .nameplate import CREW, MACHINE
-from .physics import BLOCKED, DOWN, IN_SERVICE, WARMING
+from .physics import BLOCKED, DOWN, IN_SERVICE, IN_STANDBY, IS_OFF, WARMING
 from .told_state import AT, ToldState
 from .tracking import EFFICIENCY, FAILS, PACE, REPAIRS
 from .wear_beliefs import PaceBeliefs
@@ -201,7 +201,8 @@ class LineTracker:
                 signal = group.measured[column]
                 values = observed[group.name][:, column].cpu().numpy().astype(np.float64)
                 members = self._measured[group.name][..., column].cpu().numpy().T
-                z = self._scores(members, values, variance, signal.unit == "parts", (group.name, column))
+                errs = self._errors(group.name, column, variance, observed)
+                z = self._scores(members, values, errs, signal.unit == "parts", (group.name, column))
                 there = ~np.isnan(values)
                 strange = odd & there if (group.name, column) == (MACHINE, AT["parts"]) else np.zeros_like(there)
                 scores.append(z[there])
@@ -211,20 +212,32 @@ class LineTracker:
         inside = torch.from_numpy(np.abs(z) <= _INSIDE)
         return Assimilated(float((z[used] ** 2).sum()), int(used.sum()), inside, tuple(left_out))
 
-    def _scores(self, members: Floats, values: Floats, variance: float, counts: bool, what: tuple[str, int]) -> Floats:
-        """Normal scores ``[N]`` of ``values`` ``[N]`` among ``members`` ``[N, B]`` whose readings err; errors of counts
-        are whole numbers."""
+    def _errors(self, group: str, column: int, variance: float, observed: Mapping[str, Tensor]) -> Floats:
+        """Variance ``[N]`` of a reading. A machine that rested all period has nothing to be off by but the sensor's
+        noise."""
+        found = np.full(observed[group].shape[0], variance)
+        if group == MACHINE:
+            noise_only = self.settings.signals[self._name(group, column)].noise ** 2
+            now, before = observed[group][:, AT["state"]].cpu().numpy(), self._last[:, AT["state"]]
+            found[np.isin(now, (IN_STANDBY, IS_OFF)) & np.isin(before, (IN_STANDBY, IS_OFF))] = noise_only
+        return found
+
+    def _name(self, group: str, column: int) -> str:
+        return f"{group}/{self.twin.nameplate.group(group).measured[column].name}"
+
+    def _scores(self, members: Floats, values: Floats, errors: Floats, counts: bool, what: tuple[str, int]) -> Floats:
+        """Normal scores ``[N]`` of ``values`` ``[N]`` among ``members`` ``[N, B]`` whose readings err with variances
+        ``errors`` ``[N]``; errors of counts are whole numbers."""
         n, b = members.shape
         stream = _JUDGE_STREAM + 8 * what[1] + (what[0] == CREW)
         drawn = (
             noise.normal(self._members, torch.full_like(self._members, self._step), stream, n, torch.float64).numpy().T
         )
-        std = float(np.sqrt(variance))
         if counts:  # up or down by one, as often as has this variance
-            edge = ndtri(1.0 - 0.5 * min(variance, 1.0)) if variance > 1e-3 else np.inf
-            read = np.maximum(members + np.where(np.abs(drawn) > edge, np.sign(drawn), 0.0), 0.0)
+            edge = np.where(errors > 1e-3, ndtri(1.0 - 0.5 * np.clip(errors, 1e-3, 1.0)), np.inf)
+            read = np.maximum(members + np.where(np.abs(drawn) > edge[:, None], np.sign(drawn), 0.0), 0.0)
         else:
-            read = members + std * drawn
+            read = members + np.sqrt(errors)[:, None] * drawn
         first = self._members[:1]
         ties = noise.uniform(first, torch.full_like(first, self._step), stream + 4, n, torch.float64).numpy()[0]
         same = np.abs(read - values[:, None]) < 1e-9

@@ -51,10 +51,10 @@ def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:
     varies = max(_spread(m) for m in machines) if not plan_of(config).capacities else 1.0
     settings = FilterSettings(
         signals={
-            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.25 + 0.35 * varies, lag_pu=0.0, stays_pu=0.0),
+            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.25 + 0.2 * varies, lag_pu=0.0, stays_pu=0.0),
             f"{MACHINE}/power_kw": SignalError(
                 noise=max(plant.meter_noise_pu * working_kw, 1e-3),
-                model_error=(0.02 + 0.38 * varies) * swing_kw / config.slots_per_period,
+                model_error=(0.02 + 0.33 * varies) * swing_kw / config.slots_per_period,
                 lag_pu=0.0,
                 stays_pu=0.0,
             ),

@@ -1,4 +1,4 @@
-"""The line's live twin: states taken over exactly, machines learnt from counts, and a gate that knows how sure it is."""
+"""The line's live twin: states taken over exactly, machines learnt from counts, forecasts as wide as they are wrong."""
 
 from __future__ import annotations
 
@@ -265,6 +265,10 @@ def test_ranks_of_a_right_forecast_are_uniform() -> None:
     for k in range(400):
         tracker._step = k
         members = rng.binomial(3, 0.4, (3, 64)).astype(float)
-        z.append(tracker._scores(members, rng.binomial(3, 0.4, 3).astype(float), 1e-4, True, (MACHINE, AT["parts"])))
+        z.append(
+            tracker._scores(
+                members, rng.binomial(3, 0.4, 3).astype(float), np.full(3, 1e-4), True, (MACHINE, AT["parts"])
+            )
+        )
     assert stats.kstest(np.concatenate(z), "norm").pvalue > 0.01
     assert torch.get_default_dtype() == torch.float32  # nothing global was changed
