@@ -21,7 +21,7 @@ CONFIG = LineConfig(
 
 
 def test_the_search_finds_a_hysteresis_that_is_near_the_best_of_all() -> None:
-        line, plate = ControlledLine.of(CONFIG, part_value=400.0, energy_weight=60.0), line_nameplate(CONFIG)
+    line, plate = ControlledLine.of(CONFIG, part_value=400.0, energy_weight=60.0), line_nameplate(CONFIG)
     found = tune_hysteresis(CONFIG, {"part_value": 400.0, "energy_weight": 60.0}, replicas=24, periods=120)
 
     def gain(switches: tuple[Switch, ...]) -> float:
