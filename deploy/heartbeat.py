@@ -227,15 +227,18 @@ def watchdog_command(
     overrides: Sequence[str] = (),
     station: str | Path | None = None,
     security: str | Path | None = None,
+    assets: str | None = None,
 ) -> list[str]:
     """What starts ``twinloop watchdog`` for a plant, with the interpreter that runs now.
 
     ``plant_file``, ``overrides``: where it takes the site's limits from, by the same checks as this process. So nothing
     that could run code goes over the pipe, and the hash of what it read shows whether it is the same. ``station``:
     where it looks for a stop, and ends this process if that is not carried out. ``security``: the client's folder of
-    certificates; passwords are read from it there, and never stand on a command line.
+    certificates; passwords are read from it there, and never stand on a command line. ``assets``: those that this
+    process commands, separated by commas, None for all.
     """
     words = ["--endpoint", endpoint, "--periods", str(periods), "--period-s", repr(timeout_period_s)]
+    words += [] if assets is None else ["--assets", assets]
     words += [] if security is None else ["--security", str(security)]
     words += [] if plant_file is None else ["--plant", str(plant_file)]
     words += [word for override in overrides for word in ("--set", override)]

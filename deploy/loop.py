@@ -21,6 +21,7 @@ from .cycle_clock import CycleClock
 from .decider import Decided, Decider, PolicyState, Question, Ticket
 from .desk_link import DeskLink
 from .leash import Leash
+from .own_assets import OwnAssets
 from .plant_link import PlantLink
 from .record import missed_record, start_record
 from .shield import Decision, ShieldState
@@ -84,7 +85,8 @@ class Loop:
         self._desk = None if runtime.desk is None else DeskLink(runtime.desk, self._wall_period_s)
         self._budget_s = min(settings.decision_pu * self._wall_period_s, settings.decision_max_s)
         self._cycle, self._stepped = CycleClock(runtime.wall_period_s), runtime.wall_period_s is None
-        self._link = PlantLink(runtime.plant)
+        plant = runtime.plant if runtime.assets is None else OwnAssets(runtime.plant, runtime.assets)
+        self._link = PlantLink(plant)
         self._decider = Decider(
             runtime.policy,
             runtime.shield,
@@ -99,7 +101,7 @@ class Loop:
         self._leash = Leash(self._decider.decide, "decision")
         self._tally = Tally(self._nameplate)
         self._mode = runtime.mode
-        self._state: ShieldState = self._shield.start(mode=runtime.mode)
+        self._state: ShieldState = self._shield.start(mode=runtime.mode, assets=runtime.assets)
         self._neutral = self._state.applied
         self._stand_in = StandIn(self._shield, self._state)
         self._policy_state = PolicyState()
@@ -416,6 +418,7 @@ class Loop:
             **{**self._counts(ending), "ending": ending},
             latency_p50_ms=self._tally.latency_ms(50.0),
             latency_p99_ms=self._tally.latency_ms(99.0),
+            latency_counts=self._tally.latency_counts,
             journal_head=self._journal.head,
         )
 

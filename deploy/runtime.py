@@ -8,7 +8,7 @@ stops all writing. A run always says how it ended, and hands the assets back to 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -102,8 +102,9 @@ class Runtime:
     taken to obey its neutral commands at the start: rates are kept from there, and its first answer says the rest. The
     runtime never resets or closes the plant.
 
-    ``mode``: the authority that every asset starts with. ``orders`` is asked each period for what people want
-    (:class:`~.order_desk.OrderDesk`); a ``desk`` takes its place where orders are journalled, and asks it itself.
+    ``mode``: the authority that every asset starts with; where ``assets`` are given, only these, and what the others
+    obey is never written. ``orders`` is asked each period for what people want (:class:`~.order_desk.OrderDesk`); a
+    ``desk`` takes its place where orders are journalled, and asks it itself.
     ``requesters``: who may ask for commands besides the policy, by slot (:mod:`.arbitration`), and ``monotonic_s`` the
     clock by which what they ask expires. ``heartbeat`` is told each period that the loop lives; when nobody hears it
     any more, all assets go to their safe states. ``wall_period_s``: how long a period lasts on the wall, where that is
@@ -127,6 +128,7 @@ class Runtime:
         desk: Desk | None = None,
         requesters: Mapping[int, Requester] | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
+        assets: Collection[str] | None = None,
     ) -> None:
         self.plant = plant
         self.policy = policy
@@ -141,6 +143,7 @@ class Runtime:
         self.desk = desk
         self.requesters = requesters
         self.monotonic_s = monotonic_s
+        self.assets = assets
 
     def run(self, n_periods: int | None, on_period: Callable[[Period], None] | None = None) -> RunSummary:
         """Control the plant for ``n_periods`` (None: until interrupted) and say how it went.

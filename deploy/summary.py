@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .shield import Decision, Source
 
 POWER_SIGNAL, POWER_UNIT = "power_kw", "kW"
 _N_LATENCIES = 100_000
+LATENCY_EDGES_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
 
 
 class Ending(enum.StrEnum):
@@ -31,10 +33,10 @@ class Ending(enum.StrEnum):
 class RunSummary:
     """``interventions``: reasons counted by code; ``fallback_periods``: periods with an asset on its fallback;
     ``rejected_periods``: periods in which the plant accepted something else than was sent; ``missed_periods``: periods
-    whose decision was late, so that the standby went out; latencies: from reading to
-    the journal, without the plant's own time; ``energy_kwh``: over the periods with a reading, None where no
-    ``power_kw`` is measured; ``handed_back``: whether every asset was left at neutral; ``journal_head``: hash of the
-    last row.
+    whose decision was late, so that the standby went out; latencies: from reading to the journal, without the plant's
+    own time; ``latency_counts``: all of them by :data:`LATENCY_EDGES_MS`; ``energy_kwh``: over the periods with a
+    reading, None where no ``power_kw`` is measured; ``handed_back``: whether every asset was left at neutral;
+    ``journal_head``: hash of the last row.
     """
 
     ending: Ending
@@ -49,6 +51,7 @@ class RunSummary:
     handed_back: bool
     latency_p50_ms: float
     latency_p99_ms: float
+    latency_counts: tuple[int, ...]
     energy_kwh: float | None
     journal_head: str
     detail: str = ""
@@ -64,6 +67,7 @@ class Tally:
         self.substituted_periods = 0
         self.interventions: Counter[str] = Counter()
         self._latencies_ms = np.zeros(_N_LATENCIES)
+        self._counts = np.zeros(len(LATENCY_EDGES_MS) + 1, dtype=np.int64)
         self._hours = nameplate.period_s / 3600.0
         self._power_columns = {
             g.name: k
@@ -85,10 +89,16 @@ class Tally:
         self.fallback_periods += Source.FALLBACK in sources
         self.substituted_periods += Source.SUBSTITUTED in sources
         self._latencies_ms[(self.periods - 1) % _N_LATENCIES] = latency_ms
+        self._counts[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
         if values is None:
             return
         for name, column in self._power_columns.items():
             self._energy_kwh += float(np.sum(values[name][:, column])) * self._hours
+
+    @property
+    def latency_counts(self) -> tuple[int, ...]:
+        """Decisions of the whole run by latency: up to each of ``LATENCY_EDGES_MS``, and beyond the last."""
+        return tuple(self._counts.tolist())
 
     def latency_ms(self, percentile: float) -> float:
         """Percentile of the latest latencies, 0 before the first."""

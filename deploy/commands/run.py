@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,8 @@ from ..emergency_stop import stop_on_key, stop_on_signal
 from ..heartbeat import DEFAULT_PERIODS, Watched, watchdog_command
 from ..journal import Journal
 from ..order_desk import OrderDesk
-from ..plants import declared_limits, open_plant, plant_requirements
+from ..own_assets import named_assets
+from ..plants import LOCAL_SCHEME, declared_limits, open_plant, plant_requirements
 from ..policy_process import PolicyProcess
 from ..run_display import RunDisplay
 from ..runtime import Runtime, RuntimeSettings
@@ -36,7 +37,7 @@ from ..shield.orders import ORDERABLE
 from ..station.control_seat import ControlSeat, told
 from ..station.folder import StationFolder
 from ..station.lock import sole_control
-from ..summary import Ending, RunSummary
+from ..summary import LATENCY_EDGES_MS, Ending, RunSummary
 from ..watching import watch
 from .termination import terminate_as_interrupt
 from .timing import add_timing, keep_time
@@ -135,6 +136,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--station", type=Path, metavar="DIR", help="the station's folder, made if it is not there")
 
     parser.add_argument(
+        "--assets",
+        metavar="GROUP/ASSET[,...]",
+        help="command only these, and leave the others to processes of their own; a plant at unix: only. Default: all",
+    )
+    parser.add_argument(
         "--mode",
         choices=[mode.value for mode in ORDERABLE],
         default=Mode.AUTONOMOUS.value,
@@ -178,6 +184,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"--watchdog-periods: {arguments.watchdog_periods}; give 1 or more, or 0 for none")
     if arguments.policy_process and arguments.artifact is None:
         raise ConfigurationError(f"--policy-process: for an ARTIFACT; --policy {arguments.policy} is evaluated here")
+    if arguments.assets is not None and not str(arguments.endpoint).startswith(LOCAL_SCHEME):
+        raise ConfigurationError(
+            f"--assets: {arguments.assets}: needs a plant at {LOCAL_SCHEME}FILE, which takes commands of several "
+            f"processes; this one is {arguments.endpoint or arguments.plant}"
+        )
     keep_time(arguments)
     sheet = OrderDesk(Mode(arguments.mode), arguments.orders)
     sheet.open()
@@ -203,6 +214,7 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
     try:
         nameplate = plant.nameplate
         wall_period_s: float | None = getattr(plant, "wall_period_s", None)
+        assets = None if arguments.assets is None else named_assets(arguments.assets, nameplate)
         policy = _policy(arguments, nameplate, wall_period_s)
         declaration = declared_limits(nameplate, arguments.plant, arguments.overrides)
         required = plant_requirements(arguments.plant, arguments.overrides)
@@ -257,6 +269,7 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
                 wall_period_s=wall_period_s,
                 # A plant in another time than ours, emulated or sped up, has no clock but its own.
                 clock_s=time.monotonic if wall_period_s == nameplate.period_s else None,
+                assets=assets,
             ).run(arguments.periods, show)
             if seat is not None:
                 seat.ending = summary.ending
@@ -286,9 +299,18 @@ def summary_table(summary: RunSummary, nameplate: Nameplate, journal: Path, took
     table.add_row("on held inputs", f"{summary.substituted_periods} periods")
     table.add_row("plant", f"{summary.plant_errors} errors, {summary.rejected_periods} answers other than sent")
     table.add_row("latency", f"p50 {summary.latency_p50_ms:.2f} ms, p99 {summary.latency_p99_ms:.2f} ms per decision")
+    table.add_row("decisions", histogram_text(summary.latency_counts))
     table.add_row("handed back", "yes, all assets at neutral" if summary.handed_back else "NO: commands still stand")
     table.add_row("journal", f"{journal}, head {summary.journal_head or 'none'}")
     return table
+
+
+def histogram_text(counts: Sequence[int]) -> str:
+    """Decisions by latency: how many within each edge of :data:`~..summary.LATENCY_EDGES_MS`, from the one before."""
+    told = [f"to {edge:g} ms {n:,}" for edge, n in zip(LATENCY_EDGES_MS, counts, strict=False) if n]
+    if counts[-1]:
+        told.append(f"longer {counts[-1]:,}")
+    return ", ".join(told) or "none"
 
 
 @contextmanager
@@ -308,6 +330,7 @@ def _watched(
         arguments.overrides,
         station=arguments.station,
         security=arguments.security,
+        assets=arguments.assets,
     )
     with Watched(command, period_s, arguments.watchdog_periods, declaration.hash) as watched:
         yield watched

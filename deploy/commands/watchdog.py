@@ -19,6 +19,7 @@ from ...envs.errors import ConfigurationError, JournalError
 from ..heartbeat import DEFAULT_PERIODS, Silence
 from ..held_stop import HeldStop
 from ..journal import Journal
+from ..own_assets import OwnAssets, named_assets
 from ..plants import declared_limits, open_plant
 from ..station.folder import StationFolder, write_whole
 from ..watchdog import Report, Watchdog
@@ -60,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--endpoint", required=True, metavar="URL", help="the plant, such as opc.tcp://127.0.0.1:4840/x"
     )
     parser.add_argument("--security", metavar="DIR", help="a client's folder of certificates, as for twinloop run")
+    parser.add_argument("--assets", metavar="GROUP/ASSET[,...]", help="those that it looks after; default: all")
     parser.add_argument("--plant", metavar="FILE.yaml", help="the plant's file, where its site declares limits")
     add_overrides(parser, "site.name=north")
     parser.add_argument(
@@ -106,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     # asyncua logs a trace for each connection that is lost; our own messages say it.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     plant = open_plant(endpoint=arguments.endpoint, security=arguments.security)
+    if arguments.assets is not None:
+        plant = OwnAssets(plant, named_assets(arguments.assets, plant.nameplate))
     status = _Status(None if arguments.station is None else StationFolder(arguments.station))
     try:
         wall_period_s = getattr(plant, "wall_period_s", None) or plant.nameplate.period_s

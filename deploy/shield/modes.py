@@ -7,7 +7,7 @@ clock may be the very thing that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,15 +102,20 @@ class ModeMachine:
         nothing = np.full(n, NO_CAUSE, dtype=np.int8)
         self._all_autonomous = Modes(autonomous, every, ~every, autonomous, nothing, True)
 
-    def start(self, mode: Mode = Mode.AUTONOMOUS, clock_s: float = 0.0) -> ModeState:
-        """No cause stands and every asset has ``mode``, one of those that people may give."""
+    def start(
+        self, mode: Mode = Mode.AUTONOMOUS, clock_s: float = 0.0, assets: Collection[str] | None = None
+    ) -> ModeState:
+        """No cause stands and every asset has ``mode``, one of those that people may give; where only some ``assets``
+        are ours, the others are in shadow."""
         n, c = len(self._agents), len(self._table)
         code = np.full(n, MODES.index(mode), dtype=np.int8)
+        if assets is not None:
+            code[[agent not in assets for agent in self._agents]] = MODES.index(Mode.SHADOW)
         counts = np.zeros((c, n), dtype=np.int32)
         none = np.zeros(n, dtype=np.bool_)
         return ModeState(
             code, code, counts, counts, np.zeros((c, n), dtype=np.bool_), none, np.full(n, clock_s),
-            mode is Mode.AUTONOMOUS,
+            mode is Mode.AUTONOMOUS and assets is None,
         )  # fmt: skip
 
     def step(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -110,16 +110,21 @@ class Shield:
         for _ in range(3):
             state = self.filter(None, state.applied, 0.0, state).state
 
-    def start(self, applied: Arrays | None = None, mode: Mode = Mode.AUTONOMOUS) -> ShieldState:
+    def start(
+        self, applied: Arrays | None = None, mode: Mode = Mode.AUTONOMOUS, assets: Collection[str] | None = None
+    ) -> ShieldState:
         """The state before the first period; ``applied`` is what the plant obeys now, neutral if that is unknown.
 
-        ``mode``: the authority that every asset starts with, one of those that people may give.
+        ``mode``: the authority that every asset starts with, one of those that people may give; with ``assets`` only
+        these, and the others are in shadow.
         """
         state = ShieldState(
             applied=self.flat.grouped(self.flat.neutral.copy()),
             inputs=self._guard.start(),
             memory=self._memory_at_start,
-            modes=self._modes_at_start if mode is Mode.AUTONOMOUS else self._modes.start(mode),
+            modes=self._modes_at_start
+            if mode is Mode.AUTONOMOUS and assets is None
+            else self._modes.start(mode, assets=assets),
             monitors=tuple(m.start() for m in self._monitors),
         )
         return state if applied is None else self.accepted(state, applied)
