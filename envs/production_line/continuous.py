@@ -19,7 +19,7 @@ import torch
 from .. import noise
 from .config import ExponentialMachine, LineConfig
 from .line_plan import Plan
-from .passage import Passage
+from .passage import ON, Passage, empty_handed
 from .structure import Structure
 
 if TYPE_CHECKING:
@@ -74,26 +74,32 @@ class JumpChain:
     def _jump(
         self, w: _Walk, structure: Structure, period: Period, gap: Tensor, offset: Tensor, rates: tuple[Tensor, ...]
     ) -> None:
-        """Time passes, then one machine has its chance; ``offset`` ``[M, L]``: where in its rates the draw lies."""
+        """Time passes, then one machine has its chance; ``offset`` ``[M, L]``: where in its rates the draw lies.
+
+        Where a machine is warm before, time passes until then and no one has it: what is left of an exponential time
+        may be drawn anew.
+        """
         service, repairs, might = rates
-        can, blocked = self._passage.standing(w.level, structure)
-        until = w.clock + gap
-        happens = until < w.n_slots
-        until = torch.where(happens, until, float(w.n_slots))
-        passed, on = until - w.clock, period.runs
-        time_on = passed
+        on, empty, ends = period.runs, w.rests, w.ends
         if period.warms:
-            cold = (torch.minimum(w.ready_at, until) - w.clock).clamp(min=0.0)
-            w.warming += cold * on
-            time_on, on = passed - cold, on & (until >= w.ready_at)
-        runs = period.runs & w.up if self._fails else period.runs
+            cold = w.ready_at > w.clock
+            ends = torch.where(cold, torch.minimum(w.ready_at, w.ends), w.ends).amin(0)
+            on, empty = on & ~cold, cold if empty is None else empty | cold
+        can, blocked = self._passage.standing(w.level, structure, empty)
+        until = w.clock + gap
+        happens = until < ends
+        until = torch.where(happens, until, ends)
+        passed = until - w.clock
+        if period.warms:
+            w.warming += (period.runs & cold) * passed
+        runs = on & w.up if self._fails else on
         busy = runs & can
-        w.busy += busy * time_on
-        w.blocked += (runs & blocked) * time_on
-        w.starved += (runs & ~(can | blocked)) * time_on
-        w.loaded += (period.runs & (can | blocked)) * time_on
+        w.busy += busy * passed
+        w.blocked += (runs & blocked) * passed
+        w.starved += (runs & ~(can | blocked)) * passed
+        w.loaded += (on & (can | blocked)) * passed
         hit = happens & (offset >= 0) & (offset < might)
-        done = hit & busy & on & (offset < service)
+        done = hit & busy & (offset < service)
         if self._fails:
             w.down += (~w.up & structure.present) * passed
             can_fail = on & w.up & (self._by_time | can)
@@ -104,8 +110,8 @@ class JumpChain:
         w.clock = until
 
     def _ended(self, w: _Walk, s: State, structure: Structure, period: Period, price: Tensor) -> State:
-        can, blocked = self._passage.standing(w.level, structure)
         ready_in = (s["ready_in"] - w.n_slots).clamp(min=0)
+        can, blocked = self._passage.standing(w.level, structure, empty_handed(s | {"ready_in": ready_in}))
         on = period.runs & (ready_in == 0)
         active = on & w.up
         load = torch.where(self._draws_loaded, w.loaded, w.busy)
@@ -131,11 +137,15 @@ class JumpChain:
 
 class _Walk:
     """Where replicas are within a stretch of ``n_slots``: ``clock`` ``[L]``, in slots; slots spent in each state, parts
-    ``worked``, ``level`` and ``up``, ``[M, L]`` or ``[K, L]``."""
+    ``worked``, ``level`` and ``up``, ``[M, L]`` or ``[K, L]``; ``rests`` ``[M, L]``: who is off or in stand-by, None
+    where nobody is; ``ends`` ``[1]``."""
 
     def __init__(self, s: State, n_slots: int) -> None:
         self.n_slots = n_slots
         self.level, self.up = s["level"], s["up"]
+        rests = s["mode"] != ON
+        self.rests = rests if bool(rests.any()) else None
+        self.ends = torch.full((1,), float(n_slots), dtype=torch.float64, device=self.up.device)
         self.ready_at = s["ready_in"].to(torch.float64)
         self.clock = torch.zeros(self.up.shape[1], dtype=torch.float64, device=self.up.device)
         spent = torch.zeros((7, *self.up.shape), dtype=torch.float64, device=self.up.device)

@@ -18,7 +18,7 @@ from .structure import Structure
 from .upkeep import NOTHING
 
 Tensor = torch.Tensor
-_ON = 2
+ON = 2
 
 
 class Passage:
@@ -66,14 +66,14 @@ class Passage:
             change = moved[structure.producer] - moved[structure.consumer]
         return level + (change if self._is_fixed else torch.where(structure.capacity > 0, change, 0))
 
-    def standing(self, level: Tensor, structure: Structure) -> tuple[Tensor, Tensor]:
+    def standing(self, level: Tensor, structure: Structure, empty: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``[M, L]`` each: who may work, and who is blocked, whatever the others do in the same moment; the rest are
-        starved."""
+        starved. ``empty`` as in :meth:`held`."""
         fed = self.fed(level, structure)
         if not self.after_service:
             roomy = self.roomy(level < structure.capacity, structure)
             return fed & roomy, fed & ~roomy
-        held = self.held(level, structure)
+        held = self.held(level, structure, empty)
         return fed & ~held, held
 
     def held(self, level: Tensor, structure: Structure, empty: Tensor | None = None) -> Tensor:
@@ -102,5 +102,5 @@ class Passage:
 
 def empty_handed(s: Mapping[str, Tensor]) -> Tensor:
     """``[M, L]``: who has no part in its hands, whatever lies before it: off, in stand-by, warming up or served."""
-    empty = (s["mode"] != _ON) | (s["ready_in"] > 0)
+    empty = (s["mode"] != ON) | (s["ready_in"] > 0)
     return empty | s["failed"] | (s["doing"] != NOTHING) if "doing" in s else empty

@@ -220,6 +220,29 @@ def test_a_machine_warms_up_in_continuous_time_for_as_long_as_it_is_told() -> No
     assert (second[..., AT["state"]] == 0.0).all()
 
 
+@pytest.mark.parametrize("machine", [exponential(), Machine.model_validate({"model": {"kind": "geometric"}})])
+def test_behind_a_full_buffer_a_machine_that_is_off_takes_no_part(machine: Machine) -> None:
+    """The first of three fills the buffer and holds one part more; the last is given nothing."""
+    config = line((machine,) * 3, (2, 1), blocking="after", slots_per_period=40)
+    twin = ProductionLineTwin(config, 16, dtype=torch.float64)
+    twin.reset(torch.arange(16))
+    commands = {MACHINE: all_on(config, 16)[MACHINE].clone()}
+    commands[MACHINE][:, 1, 0] = 0.0
+    made = torch.zeros(16, 3, dtype=torch.float64)
+    for _ in range(8):
+        after = twin.step(commands).measured[MACHINE]
+        made += after[..., AT["parts"]]
+    assert (made == torch.tensor([3.0, 0.0, 0.0])).all()
+    assert (after[:, 0, AT["room_behind"]] == 0.0).all()
+    assert (after[:, 1, AT["parts_before"]] == 2.0).all()
+    assert (after[:, 0, AT["state"]] == 1.0).all()
+    commands[MACHINE][:, 1, 0] = 2.0  # warm after a slot, it takes one and lets the first go on
+    for _ in range(8):
+        made += twin.step(commands).measured[MACHINE][..., AT["parts"]]
+    assert (made[:, 0] - made[:, 1] <= 4.0).all()
+    assert (made[:, 2] > 50.0).all()
+
+
 def test_energy_costs_what_it_does_in_the_slot_it_is_drawn_in() -> None:
     tariff = Tariff(prices_per_kwh=tuple(float(h) for h in range(24)))
     config = line((exponential(),), (), slots_per_period=120, tariff=tariff)
