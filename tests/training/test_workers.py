@@ -204,7 +204,7 @@ def test_a_worker_that_stops_before_its_first_step_is_replaced_too(
 ) -> None:
     monkeypatch.setattr(worker_handle, "SILENT_S", 1.0)
     # It may stop before it answers a first question; then it is silent for as long as a new worker may take to start.
-    monkeypatch.setattr(worker_handle, "START_S", 60.0)
+    monkeypatch.setattr(worker_handle, "START_S", 30.0)
     weights, expected = undisturbed(1)
     config = configuration(1, hang_timeout_s=1.0)
     by_value()
