@@ -33,9 +33,7 @@ class FleetSettings(Strict):
     usual_wait_slots: PositiveFloat = Field(10.0, description="for a crew")
     usual_age_slots: PositiveFloat = Field(100.0, description="of work between renewals, on the dispatcher's board")
     usual_parts: PositiveFloat = Field(5.0, description="parts in a buffer that count as middling")
-    calls_need_a_crew: bool = Field(
-        True, description="a machine may call only while a crew is free that nobody waits for"
-    )
+    calls_need_a_crew: bool = Field(True, description="as many may call as crews are free, those likeliest to fail")
     finish_warm_up: bool = Field(True, description="a machine that warms up stays on")
     on_slots: NonNegativeInt = 0
     rest_slots: NonNegativeInt = 0
@@ -143,9 +141,30 @@ class FleetEncoder:
         fits = kind > (0.5 if level < 1.5 else 1.5)
         may = works & fits
         if self._settings.calls_need_a_crew:
-            others = self._told(measured, "calls") - self._told(measured, "waits_for_crew")
-            may = may & (self._told(measured, "crews_free") - others > 0.5)
+            calls, waits = self._told(measured, "calls"), self._told(measured, "waits_for_crew")
+            left = self._told(measured, "crews_free") - (calls - waits)
+            may = may & (self._before(measured, statics, may) + 0.5 < left)
         return may
+
+    def _before(self, measured: Array, statics: Array, may: Array) -> Array:
+        """``[B, N]``: how many of those that ``may`` call are likelier to fail in the next slot of work."""
+        xp = module_of(measured)
+        life, shape = (statics[..., self._static[name]] for name in ("mean_life_slots", "wear_shape"))
+        old = xp.clip(self._told(measured, "age_slots") / xp.where(life > 0, life, xp.ones_like(life)), 1e-3, 10.0)
+        # a Weibull hazard up to a factor that hardly depends on the shape; worn machines first among like ones
+        hazard = (
+            xp.log(old) * xp.clip(shape - 1.0, 0.0, 20.0)
+            - xp.log(xp.clip(life, 1e-3, 1e12))
+            + xp.log(xp.clip(shape, 1e-3, 1e3))
+        )
+        hazard = hazard + self._told(measured, "seen_wear_pu")
+        n = hazard.shape[1]
+        place = xp.arange(n)
+        if hasattr(hazard, "device") and xp.__name__ == "torch":
+            place = place.to(hazard.device)
+        theirs, mine = hazard[:, None, :], hazard[:, :, None]
+        ahead = (theirs > mine) | ((theirs == mine) & (place[None, None, :] < place[None, :, None]))
+        return (ahead & may[:, None, :]).sum(-1)
 
     def _modes(self, measured: Array, levels: tuple[float, ...], state: Array, served: Array) -> list[Array]:
         s = self._settings
