@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         "The best age",
         ("case", "published", "quadrature", "learnt from lives in the twin", "off by, %", "met"),
         tuple(ages),
-        (f"{LIVES * arguments.share:,.0f} lives each, run to failure; their shape and scale by maximum likelihood, then "
+        (f"{LIVES * arguments.share:,.0f} lives each, run to failure; shape and scale by maximum likelihood, then "
          "the same optimiser.",),
     )  # fmt: skip
     third = Table(

@@ -1,4 +1,4 @@
-"""Whether a learned policy services a machine that service can't help: one with a memoryless life, and one that ages."""
+"""Whether a learned policy services a machine that service can't help: one of memoryless life, and one that ages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class NetworkPolicy:
         n_rows = len(observation.measured[MACHINE])
         commands: dict[str, NDArray[Any]] = dict(neutral_commands(self._nameplate, n_rows))
         for name, encoder in self._encoders.items():
-            seen = tuple(part[name] for part in (observation.measured, observation.statics, observation.present))
+            seen = observation.measured[name], observation.statics[name], observation.present[name]
             features, _ = encoder.encode(*seen, {}, observation.dt_s)
             layout, legal = self._networks[name].layout, None
             if isinstance(encoder, MaskingEncoder):

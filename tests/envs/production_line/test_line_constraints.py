@@ -11,9 +11,10 @@ from twinloop.deploy.shield import Shield
 from twinloop.envs.constraint import declaration_of_site
 from twinloop.envs.production_line.config import LineConfig
 from twinloop.envs.production_line.nameplate import CREW, MACHINE
-from twinloop.envs.production_line.site import SITE
+from twinloop.envs.registry import load_site
 from twinloop.training.shielded_twin import ShieldedTwin
 
+SITE: Any = load_site("production_line")
 WEIBULL = {"kind": "weibull", "shape": 2.5, "scale_slots": 30.0}
 
 
@@ -41,8 +42,10 @@ def test_the_declared_limits_hang_together() -> None:
     one = fleet(limits={"on_slots": 3, "rest_slots": 2, "starts_per_hour": 4, "calls": 1})
     other = fleet(limits={"rest_slots": 2, "calls": 2, "lock_out": True})
     kinds = [[c.kind for c in declaration_of_site(SITE, config).constraints] for config in (one, other)]
-    assert kinds[0].count("dwell") == 3 and {"switches", "sum"} <= set(kinds[0])
-    assert kinds[1].count("dwell") == 1 and "barrier" in kinds[1]
+    assert kinds[0].count("dwell") == 3
+    assert {"switches", "sum"} <= set(kinds[0])
+    assert kinds[1].count("dwell") == 1
+    assert "barrier" in kinds[1]
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,8 @@ def test_as_many_machines_may_call_as_crews_are_free_and_those_likeliest_to_fail
     calls = 0
     for _ in range(120):
         seen = [part[MACHINE] for part in (readings.measured, readings.statics, readings.present)]
-        legal = encoder.legal(*seen)  # type: ignore[attr-defined]
-        as_numpy = encoder.legal(*(part.numpy() for part in seen))  # type: ignore[attr-defined]
+        legal = encoder.legal(*seen)
+        as_numpy = encoder.legal(*(part.numpy() for part in seen))
         assert (legal.numpy() == as_numpy).all()
         may = legal[..., column]
         age, state = seen[0][..., 9], seen[0][..., 0].round()
@@ -124,7 +127,7 @@ def test_the_dispatchers_board_says_who_waits_for_what_and_masks_all_others() ->
     assert board[:3].tolist() == [0.0, 1.0, 1e6]
     assert board[3:7].tolist() == [0.0, 0.0, 0.0, 1.0]
     assert board[7:11].tolist() == [0.0, 0.0, 0.0, 1.0]
-    legal = crew.legal(readings.measured[CREW], readings.statics[CREW], readings.present[CREW])  # type: ignore[attr-defined]
+    legal = crew.legal(readings.measured[CREW], readings.statics[CREW], readings.present[CREW])
     assert legal[0, 0].tolist() == [True, False, False, False, True]
     assert readings.measured[MACHINE][0, :, 14:16].tolist() == [[0.0, 1.0]] * 4
 
@@ -141,7 +144,7 @@ def test_a_machine_that_warms_up_or_must_rest_keeps_its_mode() -> None:
         commands[MACHINE][..., 0] = mode
         readings = twin.step(commands)
         seen = [part[MACHINE] for part in (readings.measured, readings.statics, readings.present)]
-        modes.append(encoder.legal(*seen)[0, 0, :3].tolist())  # type: ignore[attr-defined]
+        modes.append(encoder.legal(*seen)[0, 0, :3].tolist())
     off, free, on = [True, False, False], [True, True, True], [False, False, True]
     assert modes == [off, free, on, on, free, free]
 
