@@ -38,6 +38,7 @@ BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON journal
 BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 """
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _LAST = "SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"
 
 
@@ -69,7 +70,7 @@ class Journal:
                 "to the plant without a record: give a journal on a disk that answers"
             )
         try:
-            bodies = [json.dumps(plain(r), sort_keys=True, separators=(",", ":"), allow_nan=False) for r in records]
+            bodies = [_ENCODER.encode(plain(r)) for r in records]
             connection = self._open()
             with connection:  # commits, or rolls back on whatever exception
                 connection.execute("BEGIN IMMEDIATE")
@@ -185,7 +186,14 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def plain(value: Any) -> Any:
     """JSON types only. Arrays become lists; NaN and infinities become text, because JSON has no number for them."""
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:  # the usual ones first: this runs every period
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else repr(value)
+    if kind is np.ndarray and (value.dtype.kind in "biu" or (value.dtype.kind == "f" and np.isfinite(value).all())):
+        return value.tolist()
+    if kind is dict or isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())

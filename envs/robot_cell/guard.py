@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -49,10 +49,13 @@ _BRAKING = np.array(UR5E.braking_radps2)
 _LOW, _HIGH = np.array(UR5E.q_min_rad), np.array(UR5E.q_max_rad)
 _WITHIN_REACH = 0.98  # of the brakes, so that rounding leaves "as fast as it can brake" in reach
 _EACH_WAY = np.concatenate([np.eye(N_JOINTS), -np.eye(N_JOINTS)])
-_NONE = (np.zeros((0, N_JOINTS)), np.zeros(0))
+_NONE = (np.zeros((0, N_JOINTS)), np.zeros(0), np.zeros(0))
 
 Rows = tuple[Floats, Floats]
 """``[R, 6]`` and ``[R]``: ``control @ u >= least``."""
+_Near = tuple[Floats, Floats, Floats]
+"""What a reading asks of an arm, whatever it obeys: rows ``[R, 6]``, what they should be at least ``[R]``, and by how
+much ``[R]`` they may ask for more than braking along the present speeds gives."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,22 @@ class CellRows:
 
     def __call__(self, measured: Mapping[str, Floats], applied: Floats, /) -> RowTerms:
         """Rows ``[N, R]`` at measured ``[N, O]`` a group under ``applied`` ``[N, 6]`` rad/s."""
-        asked = (applied.tobytes(), *(measured[name].tobytes() for name in sorted(measured)))
         made = _made(self)
-        if made.last is None or made.last[0] != asked:  # filter and second look ask for the same rows
-            made.last = (asked, self._rows(measured, applied))
+        reading = tuple(measured[name].tobytes() for name in sorted(measured))
+        if made.reading != reading:  # filter, second look and standby ask of the same reading
+            made.reading, made.near, made.last = reading, {}, None
+        asked = applied.tobytes()
+        if made.last is None or made.last[0] != asked:
+            made.last = (asked, self._rows(measured, applied, made.near))
         return made.last[1]
 
-    def _rows(self, measured: Mapping[str, Floats], applied: Floats) -> RowTerms:
+    def _rows(self, measured: Mapping[str, Floats], applied: Floats, known: dict[int, _Near]) -> RowTerms:
         n = len(self.bases)
         seats = range(n) if self.seat == 0 else (self.seat - 1,)
-        found = {k: self.of_arm(k, measured, applied[k]) for k in seats}
+        for k in seats:
+            if k not in known:
+                known[k] = self._near(k, measured)
+        found = {k: self._ends(known[k], applied[k]) for k in seats}
         most = max(len(least) for _, least in found.values())
         control, least = np.zeros((n, most, N_JOINTS)), np.full((n, most), -math.inf)
         for k, (rows, ends) in found.items():
@@ -115,30 +124,40 @@ class CellRows:
         return measured[ARM][..., _GAP]
 
     def of_arm(self, k: int, measured: Mapping[str, Floats], applied: Floats) -> Rows:
-        """Rows of arm ``k`` (from 0); raises ``ValueError`` where what they need is no number."""
+        """Rows of arm ``k`` (from 0); NaN where what they need is no number."""
+        return self._ends(self._near(k, measured), applied)
+
+    def _ends(self, near: _Near, applied: Floats) -> Rows:
+        """The rows under ``applied`` ``[6]``: never more is asked than the brakes give."""
+        rows, floor, spare = near
+        slowed = applied * (1.0 - self._brake_pu(applied))
+        least = np.minimum(floor, rows @ slowed + spare)
+        if np.isnan(least).any():
+            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan)
+        return rows, least
+
+    def _near(self, k: int, measured: Mapping[str, Floats]) -> _Near:
         made = _made(self)
         arms = measured[ARM]
         q, own = arms[k, _Q], made.shape.at(arms[k, _Q], made.bases[k])
-        slowed = applied * (1.0 - self._brake_pu(applied))
-        parts = [self._range(q, slowed)]
-        parts.append(self._closing(self_gaps(own, made.shape.self_pairs), self.self_gap_m, 1.0, slowed))
+        parts = [self._range(q)]
+        parts.append(self._closing(self_gaps(own, made.shape.self_pairs), self.self_gap_m, 1.0))
         for j in range(len(self.bases)):
             if j != k:
-                parts.append(self._peer(own, made, arms[j], j, slowed))
+                parts.append(self._peer(own, made, arms[j], j))
         for plane in self.planes:
             gaps = plane_gaps(own, np.array(plane[:3]), plane[3])
-            parts.append(self._closing(gaps, self.fixture_gap_m, 1.0, slowed))
+            parts.append(self._closing(gaps, self.fixture_gap_m, 1.0))
         if made.fixtures is not None:
-            gaps = body_gaps(own, made.fixtures)
-            parts.append(self._closing(_free(gaps), self.fixture_gap_m, 1.0, slowed))
+            parts.append(self._closing(_free(body_gaps(own, made.fixtures)), self.fixture_gap_m, 1.0))
         if self.has_obstacles:
-            parts.append(self._moving(own, measured[OBSTACLE], slowed))
+            parts.append(self._moving(own, measured[OBSTACLE]))
         if self.has_people:
-            parts.append(self._people(own, measured[PERSON], applied, slowed))
-        rows, least = np.concatenate([r for r, _ in parts]), np.concatenate([e for _, e in parts])
-        if not (np.isfinite(rows).all() and not np.isnan(least).any()):
-            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan)
-        return rows, least
+            parts.append(self._people(own, measured[PERSON]))
+        rows, floor, spare = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not (np.isfinite(rows).all() and not np.isnan(floor).any()):
+            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan), np.zeros(1)
+        return rows, floor, spare
 
     def separation_m(self, closing_mps: float = 0.0) -> float:
         """Protective separation at that closing speed: ``v_h (T_r + T_s) + v_r (T_r + T_s / 2) + C + Z``, ``T_s`` the
@@ -152,44 +171,43 @@ class CellRows:
         with np.errstate(divide="ignore"):
             return float(min(1.0, (_WITHIN_REACH * self.period_s * _BRAKING / np.maximum(speed, 1e-12)).min()))
 
-    def _range(self, q: Floats, slowed: Floats) -> Rows:
+    def _range(self, q: Floats) -> _Near:
         """Joints stay within their range."""
         left = np.concatenate([q - _LOW, _HIGH - q])
-        near = self.gain_per_s * left < self.joint_speed_radps
+        near = ~(self.gain_per_s * left >= self.joint_speed_radps)
         if not near.any():
             return _NONE
-        control = _EACH_WAY[near]
-        return control, np.minimum(-self.gain_per_s * np.maximum(left[near], 0.0), control @ slowed)
+        return _EACH_WAY[near], -self.gain_per_s * np.maximum(left[near], 0.0), np.zeros(int(near.sum()))
 
-    def _closing(self, gaps: Gaps, least_m: float, share: float, slowed: Floats, drift: Floats | float = 0.0) -> Rows:
+    def _closing(self, gaps: Gaps, least_m: float, share: float, drift: Floats | float = 0.0) -> _Near:
         """Rows of gaps that nothing but the arm closes, save by ``drift`` m until now."""
         gap, gradient = gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS)
         allowed = share * self.gain_per_s * (gap - drift - least_m)
         near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(-1))
-        gradient = gradient[near]
         # never asked to part: standing still is always allowed, and braking always enough
-        return gradient, np.minimum(-np.maximum(allowed[near], 0.0), gradient @ slowed)
+        return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(int(near.sum()))
 
-    def _peer(self, own: ArmBody, made: _Made, heard: Floats, j: int, slowed: Floats) -> Rows:
-        other = made.shape.at(heard[_HEARD_Q], made.bases[j])
+    def _peer(self, own: ArmBody, made: _Made, heard: Floats, j: int) -> _Near:
         age_s = float(heard[_HEARD_AGE])
-        gaps = arm_gaps(own, other)
         if not age_s <= self.blind_s:
-            return self._blind(own, made, j, slowed)
+            return self._blind(own, made, j)
+        gaps = arm_gaps(own, made.shape.at(heard[_HEARD_Q], made.bases[j]))
+        if age_s <= 0.0:
+            return self._closing(gaps, self.arm_gap_m, 0.5)
         towards = np.abs(gaps.gradient_b)
         came = np.maximum(-(gaps.gradient_b @ heard[_HEARD_DQ]), 0.0) * age_s
         gained = 0.5 * age_s * age_s * (towards @ _BRAKING)
         most = towards.sum(-1) * self.joint_speed_radps * age_s
-        return self._closing(gaps, self.arm_gap_m, 0.5, slowed, np.minimum(came + gained, most).reshape(-1))
+        return self._closing(gaps, self.arm_gap_m, 0.5, np.minimum(came + gained, most).reshape(-1))
 
-    def _blind(self, own: ArmBody, made: _Made, j: int, slowed: Floats) -> Rows:
+    def _blind(self, own: ArmBody, made: _Made, j: int) -> _Near:
         """A peer not heard for long is a ball of its whole reach about its shoulder."""
         reach_m = UR5E.reach_m + self.tool_length_m + UR5E.d_m[5]
         at = np.array([[*made.bases[j][:2], made.bases[j][2] + UR5E.d_m[0]]])
         ball = Body(at, np.zeros((1, 3)), np.array([reach_m]))
-        return self._closing(body_gaps(own, ball), self.arm_gap_m, 1.0, slowed)
+        return self._closing(body_gaps(own, ball), self.arm_gap_m, 1.0)
 
-    def _moving(self, own: ArmBody, rows: Floats, slowed: Floats) -> Rows:
+    def _moving(self, own: ArmBody, rows: Floats) -> _Near:
         """Obstacles that move of themselves: the arm makes way at their measured speed, where it can."""
         gaps = body_gaps(own, _bodies(rows))
         gap, gradient = gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS)
@@ -198,31 +216,31 @@ class CellRows:
         near = ~(allowed - np.maximum(comes, 0.0) >= self.joint_speed_radps * np.abs(gradient).sum(-1))
         gradient, comes, allowed = gradient[near], comes[near], allowed[near]
         reach = np.abs(gradient) @ (_WITHIN_REACH * self.period_s * _BRAKING)  # what brakes give from where it slows to
-        most = gradient @ slowed + 0.5 * reach
-        return gradient, np.minimum(comes - allowed, np.maximum(most, gradient @ slowed))
+        return gradient, comes - allowed, 0.5 * reach
 
-    def _people(self, own: ArmBody, rows: Floats, applied: Floats, slowed: Floats) -> Rows:
+    def _people(self, own: ArmBody, rows: Floats) -> _Near:
         gaps = body_gaps(own, _bodies(rows))
         if not np.isfinite(gaps.gap_m).all():
-            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan)
+            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan), np.zeros(1)
         left = gaps.gap_m - self.separation_m()
         if left.min() <= 0.0:  # protective stop: every joint brakes, and none may start
-            return _EACH_WAY, np.minimum(_EACH_WAY @ slowed, 0.0)
+            return _EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS)
         gradient = gaps.gradient_a.reshape(-1, N_JOINTS)
         allowed = left.reshape(-1) / (self.reaction_s + 0.5 * self.stopping_s)
         near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(-1))
-        gradient = gradient[near]
-        return gradient, np.minimum(-allowed[near], gradient @ slowed)
+        return gradient[near], -allowed[near], np.zeros(int(near.sum()))
 
 
 @dataclass
 class _Made:
-    """What is worked out once from a cell's numbers, and the newest question with its answer."""
+    """What is worked out once from a cell's numbers, and of the newest reading, and the newest answer."""
 
     shape: ArmShape
     bases: Floats
     fixtures: Body | None
-    last: tuple[tuple[bytes, ...], RowTerms] | None = None
+    reading: tuple[bytes, ...] = ()
+    near: dict[int, _Near] = field(default_factory=dict)
+    last: tuple[bytes, RowTerms] | None = None
 
 
 @lru_cache(maxsize=8)
