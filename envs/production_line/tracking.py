@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 N_MEMBERS = 64
 EFFICIENCY, FAILS, REPAIRS, PACE = "_efficiency_pu", "_fails_pu", "_repairs_pu", "_wear_pace"
 _EFFICIENCY_STD, _RATE_SHARE, _PACE_STD = 0.1, 0.5, 0.3
-_STOP_STD, _REPAIR_MEAN, _REPAIR_STD = 0.002, 0.05, 0.05
-"""Of machines that are declared without stops: what is expected of them once one has been seen, an hour at 20 slots."""
+_STOP_STD, _REPAIR_MEAN, _REPAIR_STD = 0.002, 0.2, 0.4
+"""Of machines that are declared without stops: what is expected of them once one has been seen. Worth a quarter of a
+repair, since stops may last a slot or a shift."""
 
 
 def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:

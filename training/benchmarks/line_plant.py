@@ -40,6 +40,7 @@ from ...envs.production_line.task import LineProfitOptions
 from ...envs.twin import Observation
 from ..evaluation import drive
 from ..report import Cell, Table, print_table, provenance, say
+from ..seed_list import parse_seeds
 
 NAME = "line_plant"
 SUMMARY = "a policy on the line's plant with drift and faults: what it keeps of its gain in the calibrated live twin"
@@ -124,7 +125,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plant", type=Path, default=folder / "plant_drift.yaml", metavar="FILE", help="%(default)s")
     parser.add_argument("--train", type=Path, default=folder / "train_energy.yaml", metavar="FILE",
                         help="whose task says what is earned, default %(default)s")  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=16, metavar="K", help="plant seeds 0 to K-1, default %(default)s")
+    parser.add_argument("--seeds", default="10..25", metavar="LIST", help="plant seeds, default %(default)s")
     parser.add_argument("--hours-before", type=float, default=24.0, metavar="H",
                         help="that the live twin learns from, default %(default)g")  # fmt: skip
     parser.add_argument("--hours", type=float, default=48.0, metavar="H", help="compared, default %(default)g")
@@ -142,9 +143,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.artifact, arguments.plant, prices,
         *(round(h * 3600.0 / config.dt_s) for h in (arguments.hours_before, arguments.hours)),
     )  # fmt: skip
-    cases = []
+    seeds, cases = parse_seeds(arguments.seeds), []
     with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
-        for found in pool.map(case, [plan] * arguments.seeds, range(arguments.seeds)):
+        for found in pool.map(case, [plan] * len(seeds), seeds):
             cases.append(found)
             say(
                 f"seed {found.seed}: gain {found.plant_gain:.4g} on the plant, {found.twin_gain:.4g} in the twin; "
@@ -154,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
     print_table(table)
     if arguments.out is not None:
         stem = f"{NAME}_{arguments.plant.stem.removeprefix('plant_')}"
-        table.write(arguments.out, stem, provenance(range(arguments.seeds), policy=_fingerprint(arguments.artifact)))
+        table.write(arguments.out, stem, provenance(seeds, policy=_fingerprint(arguments.artifact)))
     return 0 if met else 1
 
 
