@@ -78,7 +78,7 @@ Bars: the published heuristic within 3 standard errors of the published figure (
 episodes, the size in their script); thresholds within 3 of those known; every seed that learned at least -11.0, -22.1,
 -53.5; twin and plant agree within 3; {SPEED_BAR:g} env-steps a CPU second in the twin of 10 components.
 
-Cost: some 50, 90 and 180 CPU s a seed to learn 3, 5 and 10 components, 60 s to judge a policy twice.
+Cost: some 55, 70 and 140 CPU s a seed to learn 3, 5 and 10 components, 3 to 12 s to judge a policy twice.
 """
 EPILOG = """\
 examples:
