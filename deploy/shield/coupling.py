@@ -254,6 +254,13 @@ def _filled_row(
     return done.u[0], float(done.multiplier[0]), SumStatus(done.status[0])
 
 
+def _beside(passed: Bools, known: Indices) -> Indices:
+    """Rows that are passed and not yet known, in order."""
+    left = passed.copy()
+    left[known] = False
+    return left.nonzero()[0]
+
+
 class _Keeping:
     """One call of :meth:`Coupling.keep` in which something is in the way."""
 
@@ -368,7 +375,7 @@ class _Keeping:
             # what the program was told of is as good as it gets; what it was not told of must be kept
             passed = rows.sums.matrix.dot(u) > rows.allowed
             passed[sums] = False
-            more = [np.setdiff1d(np.flatnonzero(b.passed(u)), s) for b, s in parts]
+            more = [_beside(b.passed(u), s) for b, s in parts]
             if not some(passed) and not any(len(m) for m in more):
                 if not hard:
                     solution_status = Status.INFEASIBLE
@@ -377,7 +384,7 @@ class _Keeping:
                 return self._coupled(u, solution_status, sums, prices, parts)
             passed[sums] = True
             sums = passed.nonzero()[0]
-            parts = [(b, np.union1d(s, m)) for (b, s), m in zip(parts, more, strict=True)]
+            parts = [(b, np.sort(np.concatenate((s, m)))) for (b, s), m in zip(parts, more, strict=True)]
         return None
 
     def _solved(self, free: Indices | None, a: Floats, bounds: Floats, priorities: list[int | None]) -> Solution:
