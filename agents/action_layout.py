@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.encoder import Array
-from ..envs.errors import ConfigurationError, nearest
+from ..envs.errors import ConfigurationError, ContractError, nearest
 from ..envs.nameplate import Group
 
 Float32 = NDArray[np.float32]
@@ -26,6 +26,11 @@ class ActionLayout:
     of its level (a whole number kept as a float). A network's head is ``[..., M]``: ``Kc`` means, then one logit a
     level, command by command; an action mask is ``[..., L]``, one flag a level in the same order.
 
+    Where an encoder proposes commands (:class:`~twinloop.envs.encoder.BlendingEncoder`), the continuous actions may be
+    the weights of its proposals instead: a command is the sum of the proposals' features ``[..., F]``, each times its
+    weight. Then ``motions`` ``[Km][A]`` are columns of features, and ``weight_middle``, ``weight_half`` ``[Km]`` make a
+    weight of an action; ``Km`` takes the place of ``Kc``.
+
     ``continuous``, ``discrete``: command columns; ``levels``: the allowed values of each discrete command;
     ``middle``, ``half``: ``[Kc]``; ``neutral``: ``[A]``; ``legal_columns``: where the levels of ``discrete`` lie among
     those of all discrete commands of the group, which is how a
@@ -39,6 +44,9 @@ class ActionLayout:
     half: Float32
     neutral: Float32
     legal_columns: tuple[int, ...] = ()
+    motions: tuple[tuple[int, ...], ...] = ()
+    weight_middle: tuple[float, ...] = ()
+    weight_half: tuple[float, ...] = ()
 
     @staticmethod
     def of(group: Group, controlled: Sequence[str] | None) -> ActionLayout:
@@ -75,6 +83,42 @@ class ActionLayout:
             legal_columns=tuple(c for column in levels for c in at[column]),
         )
 
+    def blended(
+        self, group: Group, motions: Mapping[str, Sequence[int]], wanted: Mapping[str, tuple[float, float]]
+    ) -> ActionLayout:
+        """The layout whose actions weigh ``motions`` within ranges ``wanted``, by name.
+
+        Raises ConfigurationError for a motion that the encoder does not have, for an empty range, and where the group
+        has commands that are discrete or not controlled.
+        """
+        where = f"learner.blend.{group.name}"
+        if not wanted or self.discrete or len(self.continuous) != self.neutral.size:
+            raise ConfigurationError(
+                f"{where}: needs at least one motion, and a group all of whose commands are continuous and controlled"
+            )
+        for name, (low, high) in wanted.items():
+            if name not in motions:
+                raise ConfigurationError(
+                    f"{where}: the encoder proposes no motion {name!r}; it has {', '.join(motions) or 'none'}"
+                    f"{nearest(name, list(motions))}"
+                )
+            if not low < high:
+                raise ConfigurationError(f"{where}.{name}: [{low}, {high}]; the first end must be below the second")
+        return replace(
+            self,
+            continuous=tuple(range(self.neutral.size)),
+            middle=self.middle[np.argsort(self.continuous)],
+            half=self.half[np.argsort(self.continuous)],
+            motions=tuple(tuple(motions[name]) for name in wanted),
+            weight_middle=tuple(0.5 * (high + low) for low, high in wanted.values()),
+            weight_half=tuple(0.5 * (high - low) for low, high in wanted.values()),
+        )
+
+    @property
+    def n_means(self) -> int:
+        """``Kc``, or ``Km`` where actions weigh motions."""
+        return len(self.motions) or len(self.continuous)
+
     @property
     def columns(self) -> tuple[int, ...]:
         """Command columns in the order of the actions."""
@@ -83,7 +127,7 @@ class ActionLayout:
     @property
     def n_actions(self) -> int:
         """``K``: what is stored of a decision."""
-        return len(self.continuous) + len(self.discrete)
+        return self.n_means + len(self.discrete)
 
     @cached_property
     def level_counts(self) -> tuple[int, ...]:
@@ -98,7 +142,7 @@ class ActionLayout:
     @property
     def n_outputs(self) -> int:
         """``M``: the width of a network's head."""
-        return len(self.continuous) + self.n_levels
+        return self.n_means + self.n_levels
 
     @cached_property
     def _is_everything(self) -> bool:
@@ -111,10 +155,17 @@ class ActionLayout:
         """
         return flags[..., list(self.legal_columns)] | ~present[..., None]
 
-    def commands(self, actions: Float32) -> NDArray[Any]:
-        """Commands ``[..., A]`` of actions ``[..., K]``; continuous ones are clipped to [-1, 1] first."""
-        n = len(self.continuous)
+    def commands(self, actions: Float32, features: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Commands ``[..., A]`` of actions ``[..., K]``; continuous ones are clipped to [-1, 1] first. ``features``
+        ``[..., F]``, as the encoder gave them, are needed with ``motions``."""
+        n = self.n_means
         scaled = np.maximum(np.minimum(actions[..., :n], np.float32(1)), np.float32(-1))
+        if self.motions:
+            if features is None:
+                raise ContractError("ActionLayout.commands: actions weigh motions, give the features that hold them")
+            weights = scaled * np.asarray(self.weight_half, np.float32) + np.asarray(self.weight_middle, np.float32)
+            proposed = np.asarray(features, np.float32)[..., np.asarray(self.motions)]
+            scaled = np.clip((weights[..., None] * proposed).sum(-2), np.float32(-1), np.float32(1))
         scaled *= self.half
         scaled += self.middle
         if self._is_everything:

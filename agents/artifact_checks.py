@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _CLEAR = 1e-3
 def check_fit(folder: Path, scope: str, own: Nameplate, plant: Nameplate) -> None:
     """Raise ArtifactError for a plant that the policy was not made for, with the signals that differ."""
     interface_only = scope == "interface"
+    if interface_only:  # what takes no commands, such as people, a policy neither sees nor acts on
+        own, plant = (replace(n, groups=tuple(g for g in n.groups if g.commanded)) for n in (own, plant))
     if own.interface_hash == plant.interface_hash if interface_only else own.hash == plant.hash:
         return
     differences = own.differences(plant, interface_only=interface_only) or ["descriptions, tags or hidden signals only"]

@@ -2,7 +2,8 @@
 
     x = clip((features - mean) / std, -feature_clip, feature_clip)
     head = layers(x, memory)
-    continuous command k = middle + half * squash(head_k), squash being a clip to [-1, 1] or tanh
+    continuous command k = middle + half * squash(head_k), squash being a clip to [-1, 1] or tanh; or, where heads weigh
+                           motions, middle + half * clip(sum of weight_m(squash(head_m)) * raw feature[motion m, k])
     discrete command d   = the level whose logit is the largest of the legal ones;  all other commands stay neutral
 
 All in float32, the type that networks are trained in. The same network as an ONNX graph:
@@ -124,12 +125,12 @@ class PolicyNetwork:
         asset comes out as NaN in its continuous commands and stays with that asset.
         """
         head, after = self.head(features, memory)
-        n = len(self.layout.continuous)
+        n = self.layout.n_means
         actions = np.tanh(head[..., :n]) if self.squash == "tanh" else head[..., :n]
         if self.layout.discrete:
             chosen, _ = choose_levels(head[..., n:], self.layout.level_counts, None, legal)
             actions = np.concatenate([actions, chosen], -1)
-        return self.layout.commands(actions), after
+        return self.layout.commands(actions, features), after
 
     def to_arrays(self) -> dict[str, Floats]:
         """The network as named arrays, for ``numpy.savez``."""
@@ -147,6 +148,12 @@ class PolicyNetwork:
             "half": np.asarray(layout.half),
             "neutral": np.asarray(layout.neutral),
         }
+        if layout.motions:
+            named |= {
+                "motions": np.array(layout.motions, np.int64),
+                "weight_middle": np.array(layout.weight_middle, np.float64),
+                "weight_half": np.array(layout.weight_half, np.float64),
+            }
         named |= {f"levels_{d}": np.array(values, np.float64) for d, values in enumerate(layout.levels)}
         for i, layer in enumerate(self.layers):
             named |= {f"layer_{i}_{key}": np.asarray(getattr(layer, key)) for key in layer.shapes()}
@@ -169,6 +176,9 @@ class PolicyNetwork:
                 half=named["half"],
                 neutral=named["neutral"],
                 legal_columns=tuple(int(c) for c in named["legal_columns"]),
+                motions=tuple(tuple(int(c) for c in row) for row in named.get("motions", ())),
+                weight_middle=tuple(float(w) for w in named.get("weight_middle", ())),
+                weight_half=tuple(float(w) for w in named.get("weight_half", ())),
             ),
             squash="tanh" if str(named["squash"]) == "tanh" else "clip",
         )

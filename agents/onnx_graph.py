@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .action_layout import ActionLayout
 from .forward import Floats, PolicyNetwork
 from .layers import LEAK, Dense, GruWeights, LstmWeights
 
@@ -172,10 +173,10 @@ def _write_commands(graph: _Graph, network: PolicyNetwork, head: str) -> None:
     offset[list(layout.columns)] = 0.0
     offset[list(layout.continuous)] = layout.middle
     # Output k moves column continuous[k] by half its range; a chosen level is its column's value.
-    scale = np.zeros((layout.n_actions, n_commands), np.float32)
+    scale = np.zeros((n + len(layout.discrete), n_commands), np.float32)
     scale[range(n), list(layout.continuous)] = layout.half
-    scale[range(n, layout.n_actions), list(layout.discrete)] = 1.0
-    parts = graph.split(head, [*([n] if n else []), *layout.level_counts])
+    scale[range(n, len(scale)), list(layout.discrete)] = 1.0
+    parts = graph.split(head, [*([layout.n_means] if n else []), *layout.level_counts])
     outputs = []
     if n:
         means = parts.pop(0)
@@ -183,9 +184,21 @@ def _write_commands(graph: _Graph, network: PolicyNetwork, head: str) -> None:
             outputs.append(graph.add("Tanh", means))
         else:
             outputs.append(graph.add("Clip", means, graph.constant(-1.0), graph.constant(1.0)))
+        if layout.motions:
+            outputs[0] = _blend(graph, layout, outputs[0])
     masks = graph.split(LEGAL, layout.level_counts) if layout.discrete else []
     for logits, mask, levels in zip(parts, masks, layout.levels, strict=True):
         allowed = graph.add("Where", mask, logits, graph.constant(-np.inf))
         outputs.append(graph.add("Gather", graph.constant(levels), graph.add("ArgMax", allowed, axis=-1, keepdims=1)))
     actions = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=-1)
     graph.add("Add", graph.add("MatMul", actions, graph.constant(scale)), graph.constant(offset), to=COMMANDS)
+
+
+def _blend(graph: _Graph, layout: ActionLayout, actions: str) -> str:
+    """``[B, N, A]`` in shares of half a range: proposals among the features, each times the weight of its action."""
+    scaled = graph.add("Mul", actions, graph.constant(layout.weight_half))
+    weights = graph.add("Add", scaled, graph.constant(layout.weight_middle))
+    weights = graph.add("Unsqueeze", weights, graph.constant([-1], np.int64))
+    proposed = graph.add("Gather", FEATURES, graph.constant(layout.motions, np.int64), axis=-1)
+    total = graph.add("ReduceSum", graph.add("Mul", weights, proposed), graph.constant([-2], np.int64), keepdims=0)
+    return graph.add("Clip", total, graph.constant(-1.0), graph.constant(1.0))

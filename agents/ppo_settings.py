@@ -20,6 +20,11 @@ class PpoConfiguration(Strict):
     controlled: dict[str, tuple[str, ...]] | None = Field(
         None, description="commands that the policy drives, per group; absent: all of them. The rest stay neutral"
     )
+    blend: dict[str, dict[str, tuple[float, float]]] | None = Field(
+        None,
+        description="per group, motions that its encoder proposes and the range of each one's weight: the network "
+        "learns weights, and commands are the weighted sum; absent: it learns commands",
+    )
     weights: Literal["shared", "separate"] = Field(
         "shared", description="shared: one network for the like assets of a group; separate: one an asset, stacked"
     )

@@ -165,16 +165,26 @@ class TorchLayout:
         self._levels = [torch.tensor(v, dtype=torch.float32, device=device) for v in layout.levels]
         # Lists as indices would be copied to the device at every call.
         self._legal_columns = torch.tensor(layout.legal_columns, dtype=torch.int64, device=device)
+        self._motions = torch.tensor(layout.motions, dtype=torch.int64, device=device)
+        self._weight_middle, self._weight_half = (
+            torch.tensor(w, dtype=torch.float32, device=device) for w in (layout.weight_middle, layout.weight_half)
+        )
         self._dtype = dtype
         order = sorted(range(len(layout.columns)), key=layout.columns.__getitem__)
         n = layout.neutral.size
         wanted = dict(zip(sorted(layout.columns), order, strict=True))
         self._sources = [wanted.get(column) for column in range(n)]
 
-    def commands(self, actions: Tensor) -> Tensor:
-        """Commands ``[B, N, A]`` in the twin's type of actions ``[B, N, K]``."""
+    def commands(self, actions: Tensor, features: Tensor | None = None) -> Tensor:
+        """Commands ``[B, N, A]`` in the twin's type of actions ``[B, N, K]``, and with motions of raw features
+        ``[B, N, F]``."""
         n = len(self._layout.continuous)
-        scaled = actions[..., :n].clamp(-1.0, 1.0) * self._half + self._middle
+        shares = actions[..., : self._layout.n_means].clamp(-1.0, 1.0)
+        if self._layout.motions and features is not None:
+            weights = shares * self._weight_half + self._weight_middle
+            proposed = features.index_select(-1, self._motions.flatten()).unflatten(-1, self._motions.shape)
+            shares = (weights[..., None] * proposed).sum(-2).clamp(-1.0, 1.0)
+        scaled = shares * self._half + self._middle
         if self._sources == list(range(n)):
             return scaled.to(self._dtype)
         parts = [scaled[..., k : k + 1] for k in range(n)]

@@ -52,3 +52,15 @@ class MaskingEncoder(Encoder, Protocol):
     """
 
     def legal(self, measured: Array, statics: Array, present: Array) -> Array: ...
+
+
+@runtime_checkable
+class BlendingEncoder(Encoder, Protocol):
+    """An encoder some of whose features are commands that it proposes, by name.
+
+    ``motions``: of each proposal, the columns of its features, one a command of the group in the nameplate's order; a
+    feature is a share of half the command's range, from its middle. A learner's ``blend`` makes commands of them.
+    """
+
+    @property
+    def motions(self) -> Mapping[str, tuple[int, ...]]: ...

@@ -165,7 +165,7 @@ class DeviceShard:
                 flags = encoder.legal(readings.measured[name], readings.statics[name], present)
                 legal = self._layouts[name].legal(flags, present)
             actions = recorder.act(t, self._features[name], present, legal)
-            commands[name] = self._layouts[name].commands(actions)
+            commands[name] = self._layouts[name].commands(actions, self._features[name])
         return commands
 
     def _begin_again(

@@ -116,7 +116,7 @@ class GroupRecorder:
         if step.density.shape[-1]:
             self._densities.append(step.density)
         self._actions[t] = self._newest = step.actions
-        return self._layout.commands(step.actions)
+        return self._layout.commands(step.actions, features)
 
     def get(self, t: int, reward: NDArray[Any], present_after: Flags) -> None:
         """Keep what step ``t`` brought."""

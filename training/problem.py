@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ..agents.action_layout import ActionLayout
 from ..agents.own_signals import OwnSignalsEncoder
 from ..envs.constraint import constraints_of_site, declaration_of_site
-from ..envs.encoder import Encoder
+from ..envs.encoder import BlendingEncoder, Encoder
 from ..envs.errors import ConfigurationError, ContractError, nearest
 from ..envs.nameplate import Nameplate
 from ..envs.registry import Site, load_site
@@ -39,6 +39,7 @@ class Problem:
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     shield: ShieldedConfiguration | None = None
+    blend: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     constraint_prices: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
@@ -55,18 +56,26 @@ class Problem:
             dtype=config.dtype,
             device=config.device,
             shield=config.shield,
+            blend=getattr(config.learner, "blend", None) or {},  # learners that weigh no motions have no such setting
             constraint_prices=config.constraint_prices,
         )
 
     def nameplate(self) -> Nameplate:
         return self.site.nameplate(self.site_config)
 
+    @property
+    def twin_keeps_constraints(self) -> bool:
+        """Whether the site's twin is safe by itself: then nobody watches it, and its places may be such as no shield
+        knows limits for."""
+        keeps = getattr(self.site, "twin_keeps_constraints", None)
+        return keeps is not None and bool(keeps(self.site_config))
+
     def twin(self, n_replicas: int) -> Twin:
         """The site's twin, watched where the site adds constraints, behind the shield where the run wants it."""
         import torch
 
         twin = self.site.twin(self.site_config, n_replicas, self.device, getattr(torch, self.dtype))
-        if constraints_of_site(self.site, self.site_config):
+        if not self.twin_keeps_constraints and constraints_of_site(self.site, self.site_config):
             from .watched_twin import WatchedTwin
 
             twin = WatchedTwin(twin, declaration_of_site(self.site, self.site_config))
@@ -103,7 +112,11 @@ class Problem:
         return self.site.task(self.task_name, self.site_config, self.task_options)
 
     def layouts(self, nameplate: Nameplate) -> dict[str, ActionLayout]:
-        """The controlled commands of each group that learns; raises ConfigurationError for unknown names."""
+        """What the learner decides in each group that learns; raises ConfigurationError for unknown names."""
+        return self._blended(self._controlled(nameplate), nameplate)
+
+    def _controlled(self, nameplate: Nameplate) -> dict[str, ActionLayout]:
+        """Layouts of the controlled commands."""
         if self.controlled is None:
             return {g.name: ActionLayout.of(g, None) for g in nameplate.groups}
         names = [g.name for g in nameplate.groups]
@@ -119,6 +132,31 @@ class Problem:
         if not layouts:
             raise ConfigurationError(f"learner.controlled: names no group; groups here: {', '.join(names)}")
         return layouts
+
+    def _blended(self, layouts: dict[str, ActionLayout], nameplate: Nameplate) -> dict[str, ActionLayout]:
+        """Layouts with what the learner's ``blend`` makes of those that it names."""
+        if not self.blend:
+            return layouts
+        if self.shield is not None:
+            raise ConfigurationError(
+                "learner.blend: a shield's commands can't be told as weights of motions; leave rollout.shield out, or "
+                "blend (a site may keep its guard inside the twin)"
+            )
+        for name in self.blend:
+            if name not in layouts:
+                raise ConfigurationError(
+                    f"learner.blend: {name!r} is no group that learns; they are {', '.join(layouts)}"
+                    f"{nearest(name, layouts)}"
+                )
+        if self.encoder_name is None:
+            raise ConfigurationError("learner.blend: weighs motions that an encoder proposes; name one under encoder")
+        encoder = self.site.encoder(self.encoder_name, nameplate, self.encoder_settings)
+        motions = encoder.motions if isinstance(encoder, BlendingEncoder) else {}
+        blended = dict(layouts)
+        for name, wanted in self.blend.items():
+            of_group = motions if encoder.group == name else {}
+            blended[name] = layouts[name].blended(nameplate.group(name), of_group, wanted)
+        return blended
 
     def check(self) -> None:
         """Raise for whatever is wrong with site, task, encoder, commands or device, before anything is written."""
@@ -143,11 +181,11 @@ class Problem:
         if self.encoder_name is not None:
             turns: list[Mapping[str, Any]] = [self.encoder_settings]
             if getattr(self.site, "encodes_every_group", False):  # such an encoder is told its group by a setting
-                turns = [{"group": name, **self.encoder_settings} for name in self.layouts(nameplate)]
+                turns = [{"group": name, **self.encoder_settings} for name in self._controlled(nameplate)]
             for settings in turns:
                 encoder = self.site.encoder(self.encoder_name, nameplate, settings)
                 chosen[encoder.group] = encoder
         return {
             name: chosen[name] if name in chosen else OwnSignalsEncoder(nameplate, name)
-            for name in self.layouts(nameplate)
+            for name in self._controlled(nameplate)
         }

@@ -248,11 +248,13 @@ class _Run:
             trainer.restore(self._best_state())
         reward = last_reward if trainer.iteration == iterations else trainer.evaluate()
         what = "mean reward an agent-step without exploration, on replicas that were not learnt from"
-        report = {
+        report: dict[str, dict[str, Any]] = {
             "last_iteration": dict(self._figures),
             "twin": {"what": what, "reward": reward, "replicas": self._config.evaluation.replicas},
         }
-        if self._config.shield is None:
+        if self._problem.twin_keeps_constraints:
+            report["twin"]["what"] += ", under the guard inside the twin"
+        elif self._config.shield is None:
             report["twin_shielded"] = {"reward": reward_shielded(trainer, self._config, self._problem)}
         else:
             report["twin_unshielded"] = {"reward": reward_unshielded(trainer, self._config, self._problem)}

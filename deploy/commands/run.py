@@ -100,7 +100,13 @@ POLICIES = {
     "greedy": "every asset at neutral, on its own controller",
     "random": "anything in range, to see the shield at work",
     "hysteresis": "machines of a row sleep by the buffers beside them, save the slowest",
+    "no_avoidance": "arms of a robot cell go straight to their targets; `barrier` is the same",
+    "barrier": "straight to the target, kept apart by the shield alone",
+    "barrier_retreat": "the same, and an arm drawn at random goes home for a while when one is stuck",
+    "priority_stop": "arms nearer than 15 cm to one before them stand",
+    "zone_token": "one arm at work, the others at home",
 }
+_OF_CELLS = ("no_avoidance", "barrier", "barrier_retreat", "priority_stop", "zone_token")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -352,6 +358,10 @@ def _policy(arguments: argparse.Namespace, nameplate: Nameplate, wall_period_s: 
         from ...agents.controllers.production_line import usual_hysteresis
 
         return usual_hysteresis(nameplate)
+    if arguments.policy in _OF_CELLS:
+        from ...agents.controllers.robot_cell import cell_controller
+
+        return cell_controller(arguments.policy, nameplate)
     return RandomPolicy(nameplate) if arguments.policy == "random" else NeutralPolicy(nameplate, name="greedy")
 
 

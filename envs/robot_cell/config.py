@@ -102,11 +102,12 @@ class Box(Strict):
 
 
 class ReachWork(Strict):
-    """A new target in the shared box at each touch. ``crossing``: on the side of the box away from the arm's base."""
+    """A new target in the shared box at each touch. ``crossing``: on the side of the box away from the arm's base;
+    ``half``: every second one."""
 
     kind: Literal["reach"] = "reach"
     box: Box = Box()
-    crossing: bool = False
+    crossing: bool | Literal["half"] = False
 
 
 class PickPlaceWork(Strict):

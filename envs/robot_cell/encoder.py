@@ -11,13 +11,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from ..configuration import Strict
 from ..nameplate import Nameplate
 from .arm import N_JOINTS, UR5E, with_tool
 from .distance import at_least
-from .kinematics import Pose, Value, module_of, stacked
+from .kinematics import Pose, Value, module_of, stacked, tool_jacobian
 from .nameplate import ARM, MEASURED, STATICS
 from .near import nearest, shape_rows
 
@@ -36,7 +37,11 @@ _HEARD_Q = _block("heard_q1_rad", N_JOINTS)
 _HEARD = _block("heard_q1_rad", 2 * N_JOINTS + 5)  # joints, speeds, target, stall, age
 _STALL, _GAP, _HOLDS = _MEASURED["stall_s"], _MEASURED["gap_m"], _MEASURED["holds"]
 _BASE, _YAW = slice(_STATIC["base_x_m"], _STATIC["base_x_m"] + 3), _STATIC["base_yaw_deg"]
+_HOME = slice(_STATIC["home_q1_rad"], _STATIC["home_q1_rad"] + N_JOINTS)
 _MOST = 2.0
+MOTIONS = ("reach", "home", "out", "across", "up")
+"""What the encoder proposes with ``hints``."""
+_REACH_PER_S, _REACH_MPS, _HOME_PER_S, _ASIDE_MPS, _DAMPING_M = 4.0, 0.5, 3.0, 0.3, 0.05
 _OWN, _PAIR, _PEER = 3 * N_JOINTS + 16, 12, 3 * N_JOINTS + 16
 
 
@@ -48,6 +53,7 @@ class ArmSettings(Strict):
     usual_m: PositiveFloat = Field(0.1, description="a gap that counts as middling")
     usual_s: PositiveFloat = Field(2.0, description="a stall that counts as middling")
     tool_length_m: float = Field(0.0, ge=0, le=0.5, description="as in the site's configuration")
+    hints: bool = Field(False, description="whether it proposes motions: to the target, home, along each axis")
 
 
 class _Frame(NamedTuple):
@@ -69,7 +75,12 @@ class _Frame(NamedTuple):
 class ArmEncoder:
     """Own joints (sine, cosine, speed), tool, target as it is and the way to it coarse and fine, distance, load, stall,
     gap; then each near pair: presence, nearness, gap, normal, both points; then each near peer: presence, nearness,
-    base, tool, target, heading, joints, stall and age of what was heard."""
+    base, tool, target, heading, joints, stall and age of what was heard.
+
+    With ``hints``, last, joint speeds that a learner may follow or weigh (:class:`~twinloop.envs.encoder.
+    BlendingEncoder`), in shares of the top speed: ``reach``, the tool straight to its target; ``home``, all joints to
+    where they wait; ``out``, ``across`` and ``up``, the tool along the base's axes.
+    """
 
     name = "arm"
     group = ARM
@@ -81,7 +92,18 @@ class ArmEncoder:
 
     @property
     def n_features(self) -> int:
+        return self._n_seen + (N_JOINTS * len(MOTIONS) if self._settings.hints else 0)
+
+    @property
+    def _n_seen(self) -> int:
         return _OWN + _PAIR * self._settings.n_pairs + _PEER * self._settings.n_peers
+
+    @property
+    def motions(self) -> Mapping[str, tuple[int, ...]]:
+        """Columns of each proposed motion; none without ``hints``."""
+        first = self._n_seen
+        names = MOTIONS if self._settings.hints else ()
+        return {name: tuple(range(first + N_JOINTS * k, first + N_JOINTS * (k + 1))) for k, name in enumerate(names)}
 
     def settings(self) -> dict[str, Any]:
         return self._settings.model_dump()
@@ -111,10 +133,12 @@ class ArmEncoder:
             blocks += [self._pairs(xp, pairs, frame)] if s.n_pairs else []
             blocks += [self._peers(xp, peers, frame)] if s.n_peers else []
         features = xp.clip(xp.concatenate(blocks), -_MOST, _MOST)
-        missing = self.n_features - len(features)
+        missing = self._n_seen - len(features)
         if missing:
             empty = xp.zeros((missing, n_rows * n), dtype=told.dtype, device=told.device)
             features = xp.concatenate((features, empty))
+        if s.hints:
+            features = xp.concatenate((features, self._hints(xp, told, fixed, base, own[-3:])))
         features = features.T.reshape(n_rows, n, self.n_features)
         return xp.where(here, features, xp.zeros_like(features)), memory
 
@@ -153,6 +177,25 @@ class ArmEncoder:
         )  # fmt: skip
         return xp.concatenate((there, xp.concatenate(known, 1) * there), 1).reshape(-1, peers.shape[-1])
 
+    def _hints(self, xp: Any, told: Array, fixed: Array, base: Array, tool: Array) -> Array:
+        """``[30, M]``: each motion scaled as a whole to the top speeds."""
+        q, top = told[_Q], self._top(xp, told)
+        jacobian = tool_jacobian(q.T, base.T, self._arm)  # [M, 3, 6]
+        turned = xp.swapaxes(jacobian, 1, 2)
+        square = jacobian @ turned + _DAMPING_M**2 * xp.eye(3, dtype=told.dtype, device=told.device)
+        way = told[_TARGET] - tool
+        distance = at_least((way * way).sum(0), 1e-12) ** 0.5
+        pace = xp.clip(_REACH_PER_S * distance, 0.0, _REACH_MPS) / distance
+        nil, cos, sin = xp.zeros_like(base[3]), xp.cos(base[3]), xp.sin(base[3])
+        # At q1 = 0 an arm reaches to the -x of its base.
+        axes = (xp.stack((-cos, -sin, nil)), xp.stack((sin, -cos, nil)), xp.stack((nil, nil, nil + 1.0)))
+        wanted = xp.stack((way * pace, *(_ASIDE_MPS * axis for axis in axes)), -1)  # [3, M, 4]
+        speeds = turned @ xp.linalg.solve(square, xp.swapaxes(wanted, 0, 1))  # [M, 6, 4]
+        home = (fixed[_HOME] - q) * _HOME_PER_S
+        motions = [speeds[..., 0].T, home, *(speeds[..., k].T for k in range(1, 4))]
+        shares = [motion / top for motion in motions]
+        return xp.concatenate([share / at_least(_largest(xp, share), 1.0) for share in shares])
+
     def _top(self, xp: Any, like: Array) -> Array:
         return xp.asarray(self._top_radps, dtype=like.dtype, device=like.device)[:, None]
 
@@ -160,3 +203,9 @@ class ArmEncoder:
 def _nearness(gap: Array, usual_m: float) -> Array:
     """1 at no gap or less, 0.5 at the usual one, falling to 0."""
     return usual_m / (usual_m + at_least(gap, 0.0))
+
+
+def _largest(xp: Any, share: Array) -> Array:
+    """Largest size of each column, ``[M]``."""
+    size = xp.abs(share)
+    return size.max(0) if xp is np else size.amax(0)

@@ -33,3 +33,6 @@ class Guard(Strict):
     fixture_gap_m: NonNegativeFloat = Field(0.03, description="to fixtures and moving obstacles")
     blind_s: PositiveFloat = Field(0.5, description="a peer that was heard longer ago may be anywhere in its reach")
     person: PersonGuard = PersonGuard()
+    inside_twin: bool = Field(
+        False, description="the twin's arms obey a batched form of the guard, so that agents learn under it"
+    )

@@ -52,6 +52,7 @@ HIDDEN = (
     Signal("person_gap_m", "m", -10.0, 100.0, "to the nearest person"),
     Signal("fixture_gap_m", "m", -10.0, 100.0, "to the nearest fixture or moving obstacle"),
     Signal("tool_speed_mps", "m/s", 0.0, 100.0, "of the tool point"),
+    Signal("guarded_pu", "1", 0.0, 2.0, "by how much the guard inside the twin changed the command, mean over joints"),
 )
 STATICS = (
     *(Signal(f"base_{c}_m", "m", -100.0, 100.0, f"base, cell frame, {c}") for c in "xyz"),

@@ -401,7 +401,7 @@ class MuJoCoCell:
             point = rng.uniform(low, high)
             out = math.dist(point[:2], foot[:2])
             fits = out >= _NEAREST_M and math.dist(point, foot + _SHOULDER_M) <= UR5E.reach_m
-            if isinstance(work, ReachWork) and work.crossing:
+            if isinstance(work, ReachWork) and (work.crossing is True or (work.crossing and self.touches[k] % 2)):
                 fits = fits and float((point - middle)[:2] @ way) >= _BEYOND_M * math.hypot(*way)
             if fits:
                 break

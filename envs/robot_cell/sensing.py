@@ -24,7 +24,7 @@ def arm_measured(s: Mapping[str, Tensor]) -> Tensor:
 
 def arm_hidden(s: Mapping[str, Tensor]) -> Tensor:
     """``[N, H, R]`` in the order of the nameplate's ``HIDDEN``."""
-    return torch.stack((s["distance"], *(s[name] for name in NEAREST), s["tool_speed"]), 1)
+    return torch.stack((s["distance"], *(s[name] for name in NEAREST), s["tool_speed"], s["guarded"]), 1)
 
 
 def arm_statics(s: Mapping[str, Tensor]) -> Tensor:

@@ -12,13 +12,16 @@ from .config import RobotCellConfig
 from .plant_config import RobotCellPlantConfig
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from ..constraint import Constraint, SafeState
     from ..encoder import Encoder
     from ..plant import Plant
     from ..task import Task
     from ..twin import Twin
+    from ..warning import AssetWarning
 
 
 class RobotCellSite:
@@ -66,6 +69,16 @@ class RobotCellSite:
         from .constraints import cell_constraints
 
         return cell_constraints(config)
+
+    def warnings(self, nameplate: Nameplate, measured: Mapping[str, NDArray[np.float64]]) -> tuple[AssetWarning, ...]:
+        """Arms that block each other (:mod:`twinloop.envs.warning`)."""
+        from .warnings import cell_warnings
+
+        return cell_warnings(nameplate, measured)
+
+    def twin_keeps_constraints(self, config: RobotCellConfig) -> bool:
+        """Whether the twin's arms obey the guard, so that nobody has to watch them."""
+        return config.guard.inside_twin
 
     def safe_states(self, config: RobotCellConfig) -> Mapping[str, SafeState]:
         from .constraints import cell_safe_states

@@ -40,7 +40,8 @@ def draw_targets(config: RobotCellConfig, arm: Arm, number: int, seeds: Tensor, 
         middle = [0.5 * (a + b) for a, b in (box.x_m, box.y_m)]
         way_x, way_y = middle[0] - foot[0], middle[1] - foot[1]
         beyond = (points[0] - middle[0]) * way_x + (points[1] - middle[1]) * way_y
-        fits &= beyond >= _BEYOND_M * (way_x * way_x + way_y * way_y).sqrt()
+        crosses = beyond >= _BEYOND_M * (way_x * way_x + way_y * way_y).sqrt()
+        fits &= crosses if work.crossing is True else crosses | (count % 2 == 0)
     # argmax of the first that fits; the last where none does
     last = torch.arange(_TRIES, device=u.device)[:, None]
     chosen = torch.where(fits, last, _TRIES - 1).amin(0)

@@ -36,6 +36,7 @@ class TouchOptions(Strict):
     time_penalty_per_s: NonNegativeFloat = Field(0.1, description="of every second")
     near_m: NonNegativeFloat = Field(0.1, description="gaps below this are penalised, and counted as shortfall")
     near_penalty_per_s: NonNegativeFloat = Field(0.0, description="of a second at no gap at all, in proportion")
+    guard_penalty: NonNegativeFloat = Field(0.0, description="of a second in which the guard changed all of a command")
     team_share: float = Field(0.0, ge=0, le=1, description="of an arm's reward that is the mean of all arms'")
     end_at_contact: bool = True
 
@@ -46,7 +47,7 @@ class TouchStream:
 
     Costs of a period, each at its arm: ``touches``; ``contacts`` (1 where a gap is not above nothing); ``gap_m``, the
     smallest gap as it is; ``shortfall_m``, by how much it is below ``near_m``; ``stalled_s``, the period where the arm
-    makes no progress for a second or more.
+    makes no progress for a second or more; ``guarded_pu``, by how much a guard inside the twin changed the command.
     """
 
     name: str
@@ -78,10 +79,13 @@ class TouchStream:
         nearness = shortfall / max(o.near_m, 1e-9)
         reward = o.progress_reward_per_m * progress + o.touch_reward * touches - o.contact_penalty * contact
         reward = (reward - dt_s * (o.time_penalty_per_s + o.near_penalty_per_s * nearness)) * here
+        guarded = told[..., _HIDDEN["guarded_pu"]]
+        reward = reward - dt_s * o.guard_penalty * guarded * here
         mean = reward.sum(-1, keepdim=True) / here.sum(-1, keepdim=True).clamp(min=1.0)
         reward = ((1.0 - o.team_share) * reward + o.team_share * mean) * here
         stalled = (now[..., _MEASURED["stall_s"]] >= 1.0).to(now.dtype) * dt_s
         costs = {"touches": touches, "contacts": contact, "gap_m": gap, "shortfall_m": shortfall, "stalled_s": stalled}
+        costs["guarded_pu"] = guarded
         ended = (contact > 0.0).any(-1) if o.end_at_contact else torch.zeros_like(present[:, 0])
         return Score(_for_all_groups(reward, after), ended, {name: cost * here for name, cost in costs.items()})
 

@@ -2,7 +2,7 @@
 
 Inside, the replica is the last axis, padded to a multiple of 64 so that no kernel's tail depends on the batch size;
 outside, it is the first, as everywhere in twinloop. Arms pass through each other: a gap below nothing is for the task
-to judge.
+to judge. With ``guard.inside_twin`` arms obey :mod:`.batched_guard` instead, which keeps them apart.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..errors import ContractError
 from ..nameplate import Nameplate
 from ..twin import Parameter, Readings, Tensors
 from .arm import N_JOINTS, UR5E, with_tool
+from .batched_guard import BatchedGuard
 from .clearance import FAR_M, Clearance, segments
 from .config import PickPlaceWork, RobotCellConfig
 from .hearing import fresh_hearing, hear
@@ -52,6 +53,7 @@ class RobotCellTwin:
         self._nameplate = cell_nameplate(config)
         self._limits = JointLimits.of(config, self._arm, dtype, self._device)
         self._clearance = Clearance(self._arm, config.fixtures, dtype, self._device)
+        self._guard = BatchedGuard(config, self._arm, self._limits) if config.guard.inside_twin else None
         lanes = _padded(n_replicas)
         self._lag = torch.full((lanes,), config.actuator_lag_s, dtype=dtype, device=self._device)
         self._state = self._fresh(torch.zeros(lanes, dtype=torch.int64, device=self._device))
@@ -121,6 +123,8 @@ class RobotCellTwin:
         s = dict(self._state)
         flat = given.reshape(self._n_replicas, n * N_JOINTS).t()
         command = _lengthened(flat, len(self._lag)).contiguous().view(n, N_JOINTS, -1) * s["present"][:, None]
+        if self._guard is not None:
+            command, s["guarded"] = self._guarded(self._guard, s, command)
         s["q"], s["dq"] = move(s["q"], s["dq"], command, self._lag, self._limits, self._config, self._arm)
         s["step"] = s["step"] + 1
         if self._config.people is not None:
@@ -151,7 +155,7 @@ class RobotCellTwin:
         s: State = {
             "seeds": seeds, "step": torch.zeros_like(seeds), "q": q, "dq": dq, "base": placement.base,
             "home": placement.home, "present": placement.present, "holds": zero, "touches": zero, "stall_s": zero,
-            "dwell_s": zero, "drawn": torch.ones_like(zero, dtype=torch.int64),
+            "dwell_s": zero, "guarded": zero, "drawn": torch.ones_like(zero, dtype=torch.int64),
         }  # fmt: skip
         first = torch.zeros_like(seeds)
         drawn = [draw_targets(self._config, self._arm, k, seeds, first, base) for k, base in enumerate(placement.base)]
@@ -185,6 +189,17 @@ class RobotCellTwin:
             key = "person_gap" if name == PERSON else "fixture_gap"
             found[key] = torch.minimum(found[key], nearest)
         return found
+
+    def _guarded(self, guard: BatchedGuard, s: State, command: Tensor) -> tuple[Tensor, Tensor]:
+        """What arms obey of ``command`` ``[N, 6, R]``, and how far that is from it, ``[N, R]`` of a command's range."""
+        base, top = s["base"].unbind(1), self._limits.speed
+        wished = torch.minimum(torch.maximum(command, -top), top)
+        now = pose(s["q"].unbind(1), base, self._arm)
+        heard = pose(s["heard"][:, :N_JOINTS].unbind(1), base, self._arm)
+        sides = segments(now, self._arm), segments(heard, self._arm)
+        speeds = s["heard"][:, N_JOINTS : 2 * N_JOINTS]
+        sent = guard(wished, s["dq"], now, *sides, s["heard_age_s"], speeds, heard, s["present"])
+        return sent, ((sent - wished).abs() / (2.0 * top)).mean(1) * s["present"]
 
     def _heard_gap(self, s: State) -> Tensor:
         """Gap of each arm to the nearest other, where that is known to be, ``[N, R]``."""

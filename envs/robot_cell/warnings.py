@@ -1,0 +1,41 @@
+"""What the cell sees going wrong: arms that block each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..nameplate import Nameplate
+from ..warning import AssetWarning, Floats
+from .nameplate import ARM, MEASURED
+
+_AT = {signal.name: k for k, signal in enumerate(MEASURED)}
+_STALL, _GAP, _HEARD_STALL = _AT["stall_s"], _AT["gap_m"], _AT["heard_stall_s"]
+
+BLOCKED_S = 2.0
+"""An arm that makes no progress for so long is blocked: three of the retreats that arms break deadlocks with."""
+
+
+def cell_warnings(nameplate: Nameplate, measured: Mapping[str, Floats]) -> tuple[AssetWarning, ...]:
+    """Arms of ``measured`` ``[N, O]`` that make no progress: blocked by each other, or alone.
+
+    A part of a period is rounded to whole seconds, since each change of a warning is recorded.
+    """
+    arms = measured.get(ARM)
+    if arms is None:
+        return ()
+    names = nameplate.group(ARM).assets
+    stall = np.nan_to_num(arms[:, _STALL], nan=0.0)
+    blocked = [k for k in range(len(names)) if stall[k] >= BLOCKED_S]
+    found = []
+    for k in blocked:
+        others = [names[j] for j in blocked if j != k]
+        lasts = int(stall[k])
+        if others:
+            both = " and ".join(sorted([names[k], *others]))
+            text = f"{both} block each other, {names[k]} for {lasts} s; one must yield"
+        else:
+            text = f"{names[k]} makes no progress for {lasts} s; something is in its way, or its target out of reach"
+        found.append(AssetWarning(f"{ARM}/{names[k]}", "blocked", text, "medium" if others else "low"))
+    return tuple(found)
