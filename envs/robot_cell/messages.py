@@ -1,4 +1,8 @@
-"""What the arms hear of each other over a link that is late, loses bursts of messages, or repeats an old one."""
+"""What the arms hear of each other over a link that is late, loses bursts of messages, or repeats an old one.
+
+A time stamp says when a message was sent on, not that anybody lives behind it. So who receives one that is, to the last
+bit, the one before takes it for no news, whatever its stamp: an arm that lives moves, or its stall grows.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ Floats = NDArray[np.float64]
 
 
 class PeerLink:
-    """One message of each arm a period; ``heard`` ``[N, 16]`` and ``sent_s`` ``[N]`` are what has arrived."""
+    """One message of each arm a period; ``heard`` ``[N, 16]`` is what has arrived, ``sent_s`` ``[N]`` when the newest
+    that was news was sent."""
 
     def __init__(
         self, settings: RobotCellPlantConfig, period_s: float, first: Floats, rng: np.random.Generator
@@ -36,5 +41,8 @@ class PeerLink:
             return
         sent_s, words = self._under_way.popleft()
         arrives = self._burst_until_s <= now_s
+        is_news = arrives & (words != self.heard).any(1)
         self.heard[arrives] = words[arrives]
-        self.sent_s[arrives | settings.peer_frozen] = sent_s
+        self.sent_s[is_news] = sent_s
+        if settings.peer_stamps_trusted:
+            self.sent_s[arrives | settings.peer_frozen] = sent_s

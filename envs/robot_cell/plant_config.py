@@ -29,5 +29,8 @@ class RobotCellPlantConfig(Strict):
     peer_loss_s: NonNegativeFloat = Field(0.0, description="a burst in which nothing of an arm is heard lasts so long")
     peer_losses_per_min: NonNegativeFloat = Field(0.0, description="such bursts of each arm, at random times")
     peer_frozen: bool = Field(False, description="in a burst the message before it is repeated, looking fresh")
+    peer_stamps_trusted: bool = Field(
+        False, description="arms judge the age of a message by its stamp alone; else one that is repeated is no news"
+    )
     visits_per_min: NonNegativeFloat = Field(0.5, description="how often a person walks up to the arms, each person")
     visit_m: NonNegativeFloat = Field(0.9, description="how near to the cell's middle a visit leads")

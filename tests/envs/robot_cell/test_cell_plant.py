@@ -341,13 +341,15 @@ def test_arms_hear_of_each_other_so_many_periods_late(delay: int) -> None:
     assert column(plant, "heard_target_z_m") == pytest.approx(plant.truth()["target_m"][:, 2])
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_burst_loses_messages_or_freezes_them_with_a_fresh_look(frozen: bool) -> None:
-    plant = cell(peer_losses_per_min=1e6, peer_loss_s=1e3, peer_frozen=frozen)
+@pytest.mark.parametrize(("frozen", "trusted"), [(False, False), (True, False), (True, True)])
+def test_a_burst_loses_messages_or_freezes_them_and_only_who_trusts_stamps_is_fooled(
+    frozen: bool, trusted: bool
+) -> None:
+    plant = cell(peer_losses_per_min=1e6, peer_loss_s=1e3, peer_frozen=frozen, peer_stamps_trusted=trusted)
     first = plant.joints_rad
     drive(plant, (0.5, 0, 0, 0, 0, 0), 10)
     assert column(plant, "heard_q1_rad") == pytest.approx(first[:, 0])
-    assert column(plant, "heard_age_s") == pytest.approx(0.0 if frozen else 0.2)
+    assert column(plant, "heard_age_s") == pytest.approx(0.0 if trusted else 0.2)
 
 
 def test_a_part_is_carried_from_the_pick_to_the_place_and_dropped() -> None:
@@ -439,3 +441,10 @@ def test_real_time_waits_for_the_period() -> None:
     began = time.monotonic()
     drive(plant, 0.0, 6)
     assert time.monotonic() - began >= 5 * 0.02
+
+
+def test_an_arm_that_stands_is_still_heard_afresh_since_its_stall_grows() -> None:
+    plant = cell()
+    for _ in range(20):
+        plant.advance()
+        assert column(plant, "heard_age_s") == pytest.approx(0.0)

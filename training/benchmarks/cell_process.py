@@ -1,0 +1,184 @@
+"""One arm's process without its clock: the parts of ``twinloop run``, called one after the other and timed by part.
+
+What is timed is CPU time. Parts run in different threads of the loop (decision, policy), so a decision's whole is the
+process' CPU time from the reading's bytes to the row on disk; nothing else runs in the process meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...agents.artifact import load_artifact
+from ...deploy.decider import Decider, PolicyState, Question, Ticket
+from ...deploy.drivers import local_wire as wire
+from ...deploy.journal import Journal
+from ...deploy.shield import Decision, Mode, Shield
+from ...deploy.shield.orders import Orders
+from ...deploy.transition import observed
+from ...envs.constraint import RowsConstraint, RowTerms, declare
+from ...envs.nameplate import Nameplate
+from ...envs.plant import Arrays
+from ...envs.robot_cell.config import RobotCellConfig
+from ...envs.robot_cell.constraints import cell_rows, cell_safe_states
+from ...envs.robot_cell.guard import CellRows
+from ...envs.robot_cell.nameplate import ARM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Parts:
+    """CPU ms of each part in the decision that is being made."""
+
+    ms: dict[str, float] = field(default_factory=dict)
+    on: bool = False
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        if not self.on:
+            yield
+            return
+        begun_ns = time.thread_time_ns()
+        yield
+        self.ms[part] = self.ms.get(part, 0.0) + 1e-6 * (time.thread_time_ns() - begun_ns)
+
+
+class ArmProcess:
+    """Arm ``seat`` (from 1) of a cell: ``decide`` takes the bytes of a reading and returns what it would send."""
+
+    def __init__(self, config: RobotCellConfig, nameplate: Nameplate, artifact: Path, journal: Path) -> None:
+        assert config.seat is not None  # an arm's process has one
+        self.arm = config.seat - 1
+        self.parts = Parts()
+        self._nameplate = nameplate
+        self.rows = cell_rows(config)
+        timed = _TimedRows(self.rows, self.parts)
+        safe = cell_safe_states(config)
+        self._shield = _TimedShield(declare(nameplate, (RowsConstraint("gaps", ARM, timed),), safe), self.parts)
+        policy = load_artifact(artifact, nameplate)
+        policy.encoders = {name: _TimedEncoder(e, self.parts) for name, e in policy.encoders.items()}
+        self._journal = _TimedJournal(journal, self.parts)
+        self._decider = Decider(
+            _TimedPolicy(policy, self.parts), self._shield, self._journal, nameplate,
+            policy_budget_s=PATIENCE_S, trip_after=3,
+        )  # fmt: skip
+        self._own = frozenset({nameplate.agents[self.arm]})
+        self._state = self._shield.start(mode=Mode.AUTONOMOUS, assets=self._own)
+        self._standing = self._decider.arbiter.start()
+        self._policy: PolicyState = self._decider.start()
+        self._outcome: Mapping[str, Any] = {"written": False}
+        self._number = 0
+        self.took_ms = 0.0
+
+    def decide(self, frame: bytes, orders: Orders | None = None) -> Decision:
+        """Work a reading out; ``took_ms`` and ``parts`` tell what it cost."""
+        self.parts.ms.clear()
+        begun_ns = time.process_time_ns()
+        with self.parts.of("reading from bytes"):
+            telemetry = wire.unpack_telemetry(self._nameplate, frame).telemetry
+        self._number += 1
+        now_s = telemetry.received_time_s
+        self._state = observed(self._shield, self._state, telemetry)
+        wall_s = time.perf_counter()
+        decided = self._decider.decide(
+            Question(
+                number=self._number, telemetry=telemetry, now_s=now_s, clock_s=now_s, state=self._state,
+                policy=self._policy, orders=orders or Orders(), causes=frozenset(), previous=self._outcome,
+                handing_back=False, ticket=Ticket(), asked_s=wall_s, begun_s=wall_s, standing=self._standing,
+                monotonic_s=now_s,
+            )
+        )  # fmt: skip
+        self.took_ms = 1e-6 * (time.process_time_ns() - begun_ns)
+        assert decided is not None  # nobody gives its ticket up
+        if decided.error:
+            raise RuntimeError(decided.error)
+        self._policy, self._standing = decided.policy, decided.settled.standing
+        self._after = decided.decision
+        return decided.decision
+
+    def obeyed(self, accepted: Arrays) -> None:
+        """What the plant answered."""
+        self._state = self._shield.accepted(self._after.state, accepted)
+        self._outcome = {"written": True, "accepted": self._state.applied, "as_sent": True}
+
+    def row(self) -> Any:
+        """Commands ``[N, 6]`` of the last decision, NaN for other arms."""
+        found = np.full_like(self._after.commands[ARM], np.nan)
+        found[self.arm] = self._after.commands[ARM][self.arm]
+        return found
+
+    def close(self) -> None:
+        self._decider.close()
+        with suppress(Exception):  # the folder goes away with it
+            self._journal.close()
+
+
+class _TimedPolicy:
+    def __init__(self, policy: Any, parts: Parts) -> None:
+        self._policy, self._parts = policy, parts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def act(self, observation: Any, memory: Any) -> Any:
+        with self._parts.of("policy"):
+            return self._policy.act(observation, memory)
+
+
+class _TimedEncoder:
+    def __init__(self, encoder: Any, parts: Parts) -> None:
+        self._encoder, self._parts = encoder, parts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, *seen: Any) -> Any:
+        with self._parts.of("encoder"):
+            return self._encoder.encode(*seen)
+
+
+@dataclass(frozen=True)
+class _TimedRows:
+    rows: CellRows
+    parts: Parts = field(compare=False, repr=False)
+
+    def __call__(self, measured: Mapping[str, Any], applied: Any, /) -> RowTerms:
+        with self.parts.of("rows"):
+            return self.rows(measured, applied)
+
+    def margin(self, measured: Mapping[str, Any], /) -> Any:
+        return self.rows.margin(measured)
+
+
+class _TimedShield(Shield):
+    def __init__(self, declaration: Any, parts: Parts) -> None:
+        self._parts = parts
+        super().__init__(declaration)
+
+    def guard(self, *told: Any, **more: Any) -> Any:
+        with self._parts.of("guard of inputs"):
+            return super().guard(*told, **more)
+
+    def filter(self, *told: Any, **more: Any) -> Any:
+        with self._parts.of("shield"):
+            return super().filter(*told, **more)
+
+
+class _TimedJournal(Journal):
+    def __init__(self, path: Path, parts: Parts) -> None:
+        super().__init__(path)
+        self._parts = parts
+
+    def append_all(self, records: Sequence[Mapping[str, Any]]) -> str:
+        with self._parts.of("journal"):
+            return super().append_all(records)
