@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from ..estimation.settings import FilterSettings, Prior, SignalError
 from ..estimation.site import TwinPlan
-from .config import BernoulliMachine, ExponentialMachine, FixedLine, GeometricMachine, LineConfig, Machine
+from .config import (
+    BernoulliMachine,
+    ExponentialMachine,
+    FixedLine,
+    GammaWear,
+    GeometricMachine,
+    LineConfig,
+    Machine,
+    WeibullWear,
+)
 from .line_plan import plan_of
 from .nameplate import MACHINE, long_run_efficiency
 from .plant_config import LinePlantConfig
@@ -50,12 +59,13 @@ def track_line(config: LineConfig, plant: LinePlantConfig) -> TwinPlan:
     working_kw = max(m.power.idle_kw + m.power.linear_kw + m.power.cubic_kw for m in machines)
     swing_kw = max(m.power.linear_kw + m.power.cubic_kw for m in machines)
     varies = max(_spread(m) for m in machines) if not plan_of(config).capacities else 1.0
+    off = 0.2 if config.slots_per_period == 1 else 0.35
     settings = FilterSettings(
         signals={
-            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.25 + 0.2 * varies, lag_pu=0.0, stays_pu=0.0),
+            f"{MACHINE}/parts": SignalError(noise=0.01, model_error=0.25 + off * varies, lag_pu=0.0, stays_pu=0.0),
             f"{MACHINE}/power_kw": SignalError(
                 noise=max(plant.meter_noise_pu * working_kw, 1e-3),
-                model_error=(0.02 + 0.33 * varies) * swing_kw / config.slots_per_period,
+                model_error=(0.02 + (0.15 + off) * varies) * swing_kw / config.slots_per_period,
                 lag_pu=0.0,
                 stays_pu=0.0,
             ),
@@ -86,7 +96,7 @@ def _priors(config: LineConfig) -> dict[str, Prior]:
             assert isinstance(model, GeometricMachine)
             found[f"{name}{FAILS}"] = Prior(std=_RATE_SHARE * model.fails_pu)
             found[f"{name}{REPAIRS}"] = Prior(std=_RATE_SHARE * model.repairs_pu)
-        if machine.upkeep is not None:
+        if machine.upkeep is not None and isinstance(machine.upkeep.wear, WeibullWear | GammaWear):
             found[f"{name}{PACE}"] = Prior(std=_PACE_STD)
     return found
 

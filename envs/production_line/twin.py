@@ -15,7 +15,7 @@ from .. import noise
 from ..errors import ContractError
 from ..nameplate import Nameplate
 from ..twin import Parameter, Readings, Tensors
-from .config import FixedLine, LineConfig
+from .config import FixedLine, GammaWear, LineConfig, Machine, WeibullWear
 from .line_plan import plan_of
 from .nameplate import CREW, MACHINE, line_nameplate
 from .physics import OFF, LinePhysics
@@ -94,7 +94,7 @@ class ProductionLineTwin:
         found += [
             Parameter(f"{name}{_PACE}", "1", 0.01, 100.0, "how fast it wears, of what is declared")
             for name, machine in zip(self._plan.names, self._plan.machines, strict=True)
-            if machine.upkeep is not None
+            if _paced(machine)
         ]
         least = 0.0 if self._config.blocking == "after" else 1.0
         found += [
@@ -142,7 +142,7 @@ class ProductionLineTwin:
         found = {f"{n}{kind}": getattr(s, _RATES[kind])[i] for i, n in enumerate(self._plan.names) for kind in kinds}
         if "pace" in self._state:
             wears = zip(self._plan.names, self._plan.machines, self._state["pace"], strict=True)
-            found |= {f"{name}{_PACE}": row for name, machine, row in wears if machine.upkeep is not None}
+            found |= {f"{name}{_PACE}": row for name, machine, row in wears if _paced(machine)}
         found |= {f"buffer{k + 1}{_CAPACITY}": row for k, row in enumerate(s.capacity)}
         return {name: value.to(self._dtype) for name, value in found.items()}
 
@@ -237,6 +237,11 @@ class ProductionLineTwin:
             present={g: p.contiguous() for g, (_, _, p) in groups.items()},
             time_s=s["slot"] * self._config.slot_s,
         )
+
+
+def _paced(machine: Machine) -> bool:
+    """Whether a machine wears in a way that may go faster or slower; wear in stages has rates of its own."""
+    return machine.upkeep is not None and isinstance(machine.upkeep.wear, WeibullWear | GammaWear)
 
 
 def _table(structure: Structure) -> dict[str, Tensor]:

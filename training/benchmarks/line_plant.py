@@ -29,13 +29,13 @@ from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
 from ...envs.plant_file import load_plant_file
-from ...envs.production_line.config import GammaWear, LineConfig, WeibullWear
+from ...envs.production_line.config import GammaWear, LineConfig, Wear, WeibullWear
 from ...envs.production_line.fleet_task import FleetProfitOptions
 from ...envs.production_line.line_plan import plan_of
 from ...envs.production_line.nameplate import HIDDEN, MACHINE, MEASURED, STATICS
 from ...envs.production_line.plant import SimPyLine
 from ...envs.production_line.plant_config import LinePlantConfig
-from ...envs.production_line.renewal import Prices, best_age, gamma_survival, weibull_survival
+from ...envs.production_line.renewal import Prices, Survival, best_age, gamma_survival, weibull_survival
 from ...envs.production_line.task import LineProfitOptions
 from ...envs.twin import Observation
 from ..evaluation import drive
@@ -262,10 +262,12 @@ def baseline(plate: Nameplate, config: LineConfig) -> Policy:
     return AgeReplacement(plate, ages, name="T*")
 
 
-def _survival(wear: WeibullWear | GammaWear) -> Any:
+def _survival(wear: Wear) -> Survival:
     if isinstance(wear, WeibullWear):
         return weibull_survival(wear.shape, wear.scale_slots)
-    return gamma_survival(wear.shape_per_slot, wear.scale, wear.failure_level)
+    if isinstance(wear, GammaWear):
+        return gamma_survival(wear.shape_per_slot, wear.scale, wear.failure_level)
+    raise ConfigurationError(f"wear of kind {wear.kind} has no best age here; give weibull or gamma")
 
 
 def counted(config: LineConfig, plate: Nameplate) -> list[int]:

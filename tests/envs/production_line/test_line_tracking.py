@@ -12,7 +12,7 @@ from scipy import stats
 from twinloop.deploy.live_twin import LiveTwin, LiveTwinSettings, make_live_twin
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.estimation.settings import Prior
-from twinloop.envs.plant import Arrays
+from twinloop.envs.plant import Arrays, Telemetry
 from twinloop.envs.production_line.config import (
     BernoulliMachine,
     Buffer,
@@ -26,15 +26,16 @@ from twinloop.envs.production_line.config import (
     WeibullWear,
 )
 from twinloop.envs.production_line.line_plan import plan_of
+from twinloop.envs.production_line.line_tracker import LineTracker
 from twinloop.envs.production_line.nameplate import MACHINE, MEASURED
 from twinloop.envs.production_line.physics import BLOCKED
 from twinloop.envs.production_line.plant import SimPyLine
 from twinloop.envs.production_line.plant_config import LinePlantConfig
 from twinloop.envs.production_line.scenarios import FastWear, FrozenCounter, Jam
-from twinloop.envs.production_line.site import SITE
 from twinloop.envs.production_line.told_state import AT, ToldState, true_wear
 from twinloop.envs.production_line.tracking import track_line
 from twinloop.envs.production_line.wear_beliefs import PaceBeliefs
+from twinloop.envs.registry import load_site
 
 ENERGY = LineConfig(
     line=FixedLine(
@@ -47,7 +48,7 @@ ENERGY = LineConfig(
 def live_of(config: LineConfig, plant: LinePlantConfig, **settings: Any) -> LiveTwin:
     plan = track_line(config, plant)
     chosen = LiveTwinSettings(**(plan.settings.model_dump() | settings))
-    return make_live_twin(SITE, plan.config, plan.n_members, chosen, plan.tracker)
+    return make_live_twin(load_site("production_line"), plan.config, plan.n_members, chosen, plan.tracker)
 
 
 def followed(live: LiveTwin, plant: SimPyLine, n: int, commands: Arrays | None = None) -> None:
@@ -114,14 +115,11 @@ def test_a_counter_that_stands_still_is_left_out() -> None:
 
 
 def test_a_changed_machine_is_found_again_within_a_thousand_slots() -> None:
-    config = ENERGY.model_copy(update={"slots_per_period": 10})
-    declared, changed = (
-        config.model_copy(update={"line": config.line.model_copy(update={"machines": machines})})
-        for machines in (
-            config.line.machines,
-            (config.line.machines[0], Machine(model=BernoulliMachine(efficiency_pu=0.5)), config.line.machines[2]),
-        )
-    )
+    def row_of(efficiency: float) -> LineConfig:
+        machines = (Machine(), Machine(model=BernoulliMachine(efficiency_pu=efficiency)), Machine())
+        return LineConfig(line=FixedLine(machines=machines, capacities=(6, 6)), slots_per_period=10)
+
+    declared, changed = row_of(0.7), row_of(0.5)
     before, after = SimPyLine(declared, LinePlantConfig(seed=1)), SimPyLine(changed, LinePlantConfig(seed=2))
     live = live_of(declared, LinePlantConfig())
     live.start(before.clock_s)
@@ -132,10 +130,10 @@ def test_a_changed_machine_is_found_again_within_a_thousand_slots() -> None:
     for k in range(100):
         after.advance()
         telemetry = after.read()
-        shift = before_s + (k + 1) * config.dt_s - after.clock_s
+        shift = before_s + (k + 1) * declared.dt_s - after.clock_s
         times = {name: at + shift for name, at in telemetry.source_time_s.items()}
         live.advance(neutral, after.clock_s + shift)
-        live.assimilate(telemetry.__class__(telemetry.values, times, telemetry.quality, after.clock_s + shift, k))
+        live.assimilate(Telemetry(telemetry.values, times, telemetry.quality, after.clock_s + shift, k))
     assert live.parameters()["M2_efficiency_pu"][0] == pytest.approx(0.5, abs=0.06)
 
 
@@ -259,7 +257,7 @@ def test_ranks_of_a_right_forecast_are_uniform() -> None:
     """Readings that a member could have given: the NIS of the tracker's scores is one a degree of freedom."""
     live = live_of(ENERGY, LinePlantConfig())
     tracker = live._filter
-    assert hasattr(tracker, "_scores")
+    assert isinstance(tracker, LineTracker)
     rng = np.random.default_rng(0)
     z = []
     for k in range(400):
