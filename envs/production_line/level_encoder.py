@@ -21,7 +21,7 @@ Array = Any
 
 _MEASURED = {signal.name: k for k, signal in enumerate(MEASURED)}
 _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
-_OWN, _EACH = 4, 8
+_OWN, _EACH, _RATE = 4, 8, 3
 
 
 class LevelSettings(Strict):
@@ -32,6 +32,9 @@ class LevelSettings(Strict):
     usual_parts: PositiveFloat = Field(5.0, description="parts in a buffer that count as middling")
     usual_slots: PositiveFloat = Field(2.0, description="of a warm-up that count as middling")
     usual_price: PositiveFloat = Field(1.0, description="of a kWh")
+    compares: bool = Field(
+        False, description="also see by how much it is faster than the slowest machine before it, and behind it"
+    )
 
 
 class LevelEncoder:
@@ -47,7 +50,8 @@ class LevelEncoder:
 
     @property
     def n_features(self) -> int:
-        return _OWN + _EACH * (1 + self._settings.n_upstream + self._settings.n_downstream)
+        s = self._settings
+        return _OWN + 2 * s.compares + _EACH * (1 + s.n_upstream + s.n_downstream)
 
     def settings(self) -> dict[str, Any]:
         return self._settings.model_dump()
@@ -84,7 +88,19 @@ class LevelEncoder:
         seen = [xp.where(present, column, xp.zeros_like(column)) for column in seen]
         columns = [fixed("place_pu"), bounded(told("price_per_kwh"), s.usual_price)]
         columns += [bounded(warm_up, s.usual_slots), saves, *seen]
-        for away in [-k for k in range(1, s.n_upstream + 1)] + list(range(1, s.n_downstream + 1)):
+        up, down = [-k for k in range(1, s.n_upstream + 1)], list(range(1, s.n_downstream + 1))
+        for away in up + down:
             columns += [moved(xp, column, away) for column in seen]
+        if s.compares:
+            columns += [seen[_RATE] - _slowest(xp, seen[0], seen[_RATE], side) for side in (up, down)]
         features = xp.stack([column + 0 * one for column in columns], -1)
         return xp.where(here, features, xp.zeros_like(features)), memory
+
+
+def _slowest(xp: Any, there: Array, rate: Array, side: list[int]) -> Array:
+    """The least rate of the machines on one side, 1 where there is none."""
+    least = xp.ones_like(rate)
+    for away in side:
+        seen = xp.where(moved(xp, there, away) > 0.5, moved(xp, rate, away), xp.ones_like(rate))
+        least = xp.minimum(least, seen)
+    return least

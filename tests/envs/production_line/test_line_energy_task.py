@@ -39,7 +39,7 @@ MEASURED_AT = {s.name: k for k, s in enumerate(MEASURED)}
 @pytest.mark.parametrize("config", [ROW, LineConfig(line=RandomLine(machines=(2, 5)))])
 def test_the_encoder_of_levels_keeps_its_contract(config: LineConfig) -> None:
     plate = line_nameplate(config)
-    check_encoder(SITE.encoder("levels", plate, {"n_upstream": 1, "n_downstream": 3}), plate)
+    check_encoder(SITE.encoder("levels", plate, {"n_upstream": 1, "n_downstream": 3, "compares": True}), plate)
 
 
 def test_what_happened_in_the_last_slot_does_not_show_in_levels() -> None:
