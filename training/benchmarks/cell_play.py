@@ -1,0 +1,138 @@
+"""A stretch of a policy on the MuJoCo cell behind the exact shield, and what came of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agents.artifact import load_artifact
+from ...agents.controllers.robot_cell import CONTROLLERS, cell_controller
+from ...agents.policy import Policy
+from ...deploy.shield import Shield
+from ...envs.constraint import declaration_of_site
+from ...envs.nameplate import Nameplate
+from ...envs.registry import Site, load_site
+from ...envs.robot_cell.config import RobotCellConfig
+from ...envs.robot_cell.nameplate import ARM
+from ...envs.robot_cell.plant_config import RobotCellPlantConfig
+from ...envs.twin import Observation
+
+Floats = NDArray[np.float64]
+
+STUCK_S = 5.0
+"""A cell in which nothing has been touched for so long is deadlocked."""
+_STANDS = "person_at_standstill"
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """One stretch: ``policy`` is a controller's name or an artifact's folder; ``site`` and ``plant`` are what a plant's
+    file would say; ``seats``: every arm decides by a shield of its own and by what it heard; ``until_touched``: it
+    ends when every arm has touched a target."""
+
+    case: str
+    policy: str
+    seconds: float
+    seed: int
+    site: Mapping[str, Any] = field(default_factory=dict)
+    plant: Mapping[str, Any] = field(default_factory=dict)
+    shielded: bool = True
+    seats: bool = False
+    until_touched: bool = False
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What came of a stretch. ``contacts``: by kind, those with moving arms; ``changed``: share of the arms' commands
+    that a shield changed by more than rounding; ``deadlocked_s``: time in which nothing had been touched for
+    :data:`STUCK_S`; ``longest_s``: the longest time without a touch anywhere; ``slowest_s``: when the last arm had
+    touched its first target, infinite when one has not."""
+
+    job: CellJob
+    seconds: float
+    touches: int
+    contacts: Mapping[str, int]
+    gap_m: float
+    stops: int
+    changed: float
+    deadlocked_s: float
+    longest_s: float
+    slowest_s: float
+    cpu_s: float
+
+    @property
+    def n_contacts(self) -> int:
+        return sum(self.contacts.values())
+
+
+def play(job: CellJob) -> CellRecord:
+    """Run a stretch in simulated time."""
+    started_s = time.process_time()
+    site, config = load_site("robot_cell"), RobotCellConfig.model_validate(job.site)
+    plant = site.plant(config, RobotCellPlantConfig.model_validate({**job.plant, "seed": job.seed}))
+    plant_any: Any = plant
+    dt_s, n = config.control_period_s, config.n_arms
+    policy = _policy(job.policy, plant.nameplate, job.seed)
+    memory = policy.start(1)
+    minds = _shields(job, site, config)
+    states = [shield.start() for shield, _ in minds]
+    group = plant.nameplate.group(ARM)
+    statics = {g.name: np.array(g.static_values).reshape(1, g.n_assets, len(g.statics)) for g in plant.nameplate.groups}
+    present = {g.name: np.ones((1, g.n_assets), np.bool_) for g in plant.nameplate.groups}
+    first_s, last_touch_s, longest_s, stuck_s, changed, steps = np.full(n, math.inf), 0.0, 0.0, 0.0, 0, 0
+    before = np.zeros(n)
+    with closing(plant):
+        for step in range(round(job.seconds / dt_s)):
+            told = plant.read()
+            seen = Observation({name: v[None] for name, v in told.values.items()}, statics, present, dt_s)
+            commands, memory = policy.act(seen, memory)
+            wished = {name: v[0] for name, v in commands.items()}
+            wished[ARM] = np.clip(wished[ARM], group.lower("commanded"), group.upper("commanded"))
+            sent = {name: v.copy() for name, v in wished.items()}
+            for number, (shield, arms) in enumerate(minds):
+                decision = shield.filter(told, wished, plant_any.clock_s, states[number], clock_s=step * dt_s)
+                sent[ARM][arms] = decision.commands[ARM][arms]
+                states[number] = decision.state
+            accepted = plant.write(sent)
+            states = [shield.accepted(state, accepted) for (shield, _), state in zip(minds, states, strict=True)]
+            plant.advance()
+            changed += int((np.abs(sent[ARM] - wished[ARM]).max(-1) > 1e-6).sum())
+            steps, now_s = step + 1, (step + 1) * dt_s
+            touches = np.array(plant_any.touches)
+            if (touches > before).any():
+                last_touch_s = now_s
+            first_s[(touches > 0) & np.isinf(first_s)] = now_s
+            longest_s = max(longest_s, now_s - last_touch_s)
+            stuck_s += dt_s * float(now_s - last_touch_s > STUCK_S)
+            before = touches
+            if job.until_touched and np.isfinite(first_s).all():
+                break
+        contacts = {kind: int(k) for kind, k in plant_any.contacts.items() if kind != _STANDS}
+    return CellRecord(
+        job=job, seconds=steps * dt_s, touches=int(before.sum()), contacts=contacts,
+        gap_m=float(plant_any.smallest_gap_m), stops=int(plant_any.protective_stops.sum()),
+        changed=changed / max(1, steps * n), deadlocked_s=stuck_s, longest_s=longest_s,
+        slowest_s=float(first_s.max()), cpu_s=time.process_time() - started_s,
+    )  # fmt: skip
+
+
+def _policy(name: str, nameplate: Nameplate, seed: int) -> Policy:
+    return cell_controller(name, nameplate, seed) if name in CONTROLLERS else load_artifact(Path(name), nameplate)
+
+
+def _shields(job: CellJob, site: Site, config: RobotCellConfig) -> list[tuple[Shield, list[int]]]:
+    """Shields with the arms whose commands each decides on."""
+    if not job.shielded:
+        return []
+    if not job.seats:
+        return [(Shield(declaration_of_site(site, config)), list(range(config.n_arms)))]
+    alone = (config.model_copy(update={"seat": k + 1}) for k in range(config.n_arms))
+    return [(Shield(declaration_of_site(site, one)), [k]) for k, one in enumerate(alone)]
