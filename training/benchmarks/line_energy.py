@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = seed_range(arguments.seeds)
     jobs = [Job(f"{name}-references", 0, reference, (configs[name], replicas)) for name in names if name != ANY]
     if ANY in names:
-        jobs += [Job(f"unseen-{k}", k, unseen_line, (configs[ANY], replicas)) for k in range(arguments.lines)]
+        drawn_from = (configs[ANY].site, dict(configs[ANY].task.options), replicas)
+        jobs += [Job(f"unseen-{k}", k, unseen_line, drawn_from) for k in range(arguments.lines)]
     for name in names:
         more = (arguments.lines, replicas) if name == ANY else (replicas,)
         work, from_run = (judge_any, judge_any_run) if name == ANY else (judge, judge_run)

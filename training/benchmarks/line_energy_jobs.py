@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,16 +40,16 @@ def _exact(config: TrainConfiguration) -> ControlledLine:
     return ControlledLine.of(_line(config), part_value=options["part_value"], energy_weight=options["energy_weight"])
 
 
-def _earned(config: TrainConfiguration, line: LineConfig, policy: Policy, replicas: int, seed: int) -> Earned:
+def _earned(line: LineConfig, options: Mapping[str, Any], policy: Policy, replicas: int, seed: int) -> Earned:
     seeds = [_FRESH + replicas * seed + k for k in range(replicas)]
-    return earn(line, policy, config.task.options, seeds, PERIODS, _WARM_UP)
+    return earn(line, policy, options, seeds, PERIODS, _WARM_UP)
 
 
 def reference(config: TrainConfiguration, replicas: int, seed: int) -> Result:
     """The optimum, exactly and on the twin, and what the classical controllers earn."""
     line, process = _line(config), _exact(config)
     nameplate, best = line_nameplate(line), process.best()
-    earned = _earned(config, line, ExactPolicy(nameplate, process, best), replicas, seed)
+    earned = _earned(line, config.task.options, ExactPolicy(nameplate, process, best), replicas, seed)
     on = process.worth_of(rule_of(AlwaysOn(nameplate), line))
     found: Result = {
         "optimum": best.gain, "production": best.production, "power_kw": best.power_kw,
@@ -83,8 +84,8 @@ def judge_run(config: TrainConfiguration, folder: str, replicas: int, seed: int)
 def _judged(config: TrainConfiguration, policy: Policy, replicas: int, seed: int, agent_steps: int | None) -> Result:
     line = _line(config)
     worth = _exact(config).worth_of(rule_of(policy, line))
-    mine = _earned(config, line, policy, replicas, seed)
-    on = _earned(config, line, AlwaysOn(line_nameplate(line)), replicas, seed)
+    mine = _earned(line, config.task.options, policy, replicas, seed)
+    on = _earned(line, config.task.options, AlwaysOn(line_nameplate(line)), replicas, seed)
     saved = mine.expected_profit - on.expected_profit
     return {
         "gain": worth.gain, "production": worth.production, "power_kw": worth.power_kw,
@@ -101,13 +102,13 @@ def _policy_of(config: TrainConfiguration, network: PolicyNetwork, line: LineCon
     return NetworkPolicy(nameplate, problem.encoders(nameplate)[MACHINE], network)
 
 
-def unseen_line(config: TrainConfiguration, replicas: int, number: int) -> Result:
+def unseen_line(lines: LineConfig, options: Mapping[str, Any], replicas: int, number: int) -> Result:
     """A line that nobody learnt on, its tuned hysteresis, and what that and always on earn on fresh seeds."""
-    line = _unseen(config, number)
+    line = _unseen(lines, number)
     nameplate = line_nameplate(line)
-    switches = tune_hysteresis(line, config.task.options, seed=number + 1, replicas=min(64, replicas))
-    tuned = _earned(config, line, Hysteresis(nameplate, switches), replicas, number)
-    on = _earned(config, line, AlwaysOn(nameplate), replicas, number)
+    switches = tune_hysteresis(line, options, seed=number + 1, replicas=min(64, replicas))
+    tuned = _earned(line, options, Hysteresis(nameplate, switches), replicas, number)
+    on = _earned(line, options, AlwaysOn(nameplate), replicas, number)
     return {
         "machines": len(nameplate.group(MACHINE).assets), "line": line.line.model_dump(mode="json"),
         "switches": [[s.watches, s.on_at, s.off_at] for s in switches],
@@ -116,27 +117,27 @@ def unseen_line(config: TrainConfiguration, replicas: int, number: int) -> Resul
     }  # fmt: skip
 
 
-def _unseen(config: TrainConfiguration, number: int) -> LineConfig:
-    return drawn_line(_line(config), np.random.default_rng([7, number]))
+def _unseen(lines: LineConfig, number: int) -> LineConfig:
+    return drawn_line(lines, np.random.default_rng([7, number]))
 
 
 def judge_any(config: TrainConfiguration, n_lines: int, replicas: int, seed: int) -> Result:
     """Learn on random lines, then act on ``n_lines`` others."""
     config = config.model_copy(update={"seed": seed})
     learning = learn(config, Problem.of(config))
-    network, lines = learning.export()[MACHINE], [_unseen(config, k) for k in range(n_lines)]
+    network, lines = learning.export()[MACHINE], [_unseen(_line(config), k) for k in range(n_lines)]
     return _judged_any(config, [(line, _policy_of(config, network, line)) for line in lines], replicas)
 
 
 def judge_any_run(config: TrainConfiguration, folder: str, n_lines: int, replicas: int, seed: int) -> Result:
     """The policy of a run folder on ``n_lines`` lines."""
-    lines = [_unseen(config, k) for k in range(n_lines)]
+    lines = [_unseen(_line(config), k) for k in range(n_lines)]
     policies = [load_artifact(Path(folder) / "artifact", line_nameplate(line)) for line in lines]
     return _judged_any(config, list(zip(lines, policies, strict=True)), replicas)
 
 
 def _judged_any(config: TrainConfiguration, played: Sequence[tuple[LineConfig, Policy]], replicas: int) -> Result:
-    earned = [_earned(config, line, policy, replicas, k) for k, (line, policy) in enumerate(played)]
+    earned = [_earned(line, config.task.options, policy, replicas, k) for k, (line, policy) in enumerate(played)]
     return {
         "gain": [float(e.expected_profit.mean()) for e in earned],
         "gain_se": [_standard_error(e.expected_profit) for e in earned],
