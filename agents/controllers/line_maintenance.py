@@ -1,8 +1,8 @@
-"""Classical maintenance of a line: run to failure, replacement by age, by condition or by belief, opportunistic grouping.
+"""Classical maintenance of a line: run to failure; replacement by age, condition or belief; opportunistic grouping.
 
 All leave machines on at full speed and ask for service by what is measured now; they remember nothing, so that they can
-be started and handed over at any moment. A call stands until a crew comes; who waits is served first come, first served,
-save where a dispatcher's rule says otherwise.
+be started and handed over at any moment. A call stands until a crew comes; who waits is served first come, first
+served, save where a dispatcher's rule says otherwise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from .reference import NeutralPolicy, neutral_commands
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+EachMachine = float | Sequence[float] | Floats
+"""One number for all machines, or one each."""
 PREVENTIVE, INSPECTION = 1.0, 2.0
 """What may be asked for, as the signal ``service`` has it."""
 _DOWN, _IN_SERVICE = 3, 7
@@ -72,7 +74,7 @@ class _ServiceRule:
     def _is(self, observation: Observation, state: int) -> Flags:
         return np.asarray(self._told(observation, "state").round() == state)
 
-    def _one_each(self, what: str, value: float | Sequence[float]) -> Floats:
+    def _one_each(self, what: str, value: EachMachine) -> Floats:
         n = self._nameplate.group(MACHINE).n_assets
         given = np.asarray(value, dtype=np.float64)
         if given.shape not in ((), (n,)) or (given < 0).any() or np.isnan(given).any():
@@ -83,14 +85,14 @@ class _ServiceRule:
 
 
 class AgeReplacement(_ServiceRule):
-    """Service at ``age_slots`` of work, one age or one a machine, ``inf`` for never (Barlow & Hunter 1960); the best age
-    of a machine alone is :func:`twinloop.envs.production_line.renewal.best_age`.
+    """Service at ``age_slots`` of work, one age or one a machine, ``inf`` for never (Barlow & Hunter 1960). The best
+    age of a machine alone is :func:`twinloop.envs.production_line.renewal.best_age`.
 
     ``corrective_first``: the dispatcher sends crews to failed machines before others, else whoever came first.
     """
 
     def __init__(
-        self, nameplate: Nameplate, age_slots: float | Sequence[float], *, corrective_first: bool = False,
+        self, nameplate: Nameplate, age_slots: EachMachine, *, corrective_first: bool = False,
         name: str = "age",
     ) -> None:  # fmt: skip
         super().__init__(nameplate, name, corrective_first)
@@ -101,14 +103,14 @@ class AgeReplacement(_ServiceRule):
 
 
 class ConditionThreshold(_ServiceRule):
-    """Inspect every ``interval_slots`` of work, and service what was seen at ``threshold_pu`` of the failure level or above
-    (Grall, Berenguer & Dieulle 2002). ``inf`` inspects never, for wear that a sensor shows.
+    """Inspect every ``interval_slots`` of work, and service what was seen at ``threshold_pu`` of the failure level or
+    above (Grall, Berenguer & Dieulle 2002). ``inf`` inspects never, for wear that a sensor shows.
 
     Inspections are asked for a slot before they are due, so that what they find can be done when they are.
     """
 
     def __init__(
-        self, nameplate: Nameplate, interval_slots: float | Sequence[float], threshold_pu: float | Sequence[float], *,
+        self, nameplate: Nameplate, interval_slots: EachMachine, threshold_pu: EachMachine, *,
         corrective_first: bool = False, name: str = "condition",
     ) -> None:  # fmt: skip
         super().__init__(nameplate, name, corrective_first)
@@ -122,12 +124,41 @@ class ConditionThreshold(_ServiceRule):
         return np.where(worn, PREVENTIVE, np.where(due, INSPECTION, 0.0))
 
 
-class Opportunistic(_ServiceRule):
-    """Replacement by age, and where any machine is down or in service, also of those that have reached ``share`` of their
-    age: the crew is there, or the line stands anyway (the (n, N) policies of Radner & Jorgenson 1963)."""
+class BeliefThreshold(_ServiceRule):
+    """Inspect every ``interval_slots`` of work, and service where the chance to be in ``stage`` or beyond has reached
+    ``risk_pu``: a control limit on the belief, which is optimal for ordered chains (Ross 1971; Lovejoy 1987). ``inf``
+    inspects never.
+
+    Raises :class:`ContractError` on a line without damage in stages.
+    """
 
     def __init__(
-        self, nameplate: Nameplate, age_slots: float | Sequence[float], share: float, *, corrective_first: bool = False,
+        self, nameplate: Nameplate, interval_slots: EachMachine, stage: int, risk_pu: float, *,
+        corrective_first: bool = False, name: str = "belief",
+    ) -> None:  # fmt: skip
+        super().__init__(nameplate, name, corrective_first)
+        beliefs = [k for k, s in enumerate(nameplate.group(MACHINE).measured) if s.name.startswith("belief_")]
+        if not 0 < stage < len(beliefs) or not 0.0 <= risk_pu <= 1.0:
+            raise ContractError(
+                f"{name}: stage {stage}, risk {risk_pu}; give a stage of 1 to {len(beliefs) - 1} and a risk of 0 to 1"
+                if beliefs
+                else f"{name}: no machine of this line has damage in stages, of which to believe anything"
+            )
+        self._beliefs, self._risk = beliefs[stage:], risk_pu
+        self._interval = self._one_each("interval_slots", interval_slots)
+
+    def _wanted(self, observation: Observation) -> Floats:
+        due = self._told(observation, "seen_ago_slots") >= self._interval
+        believed = np.nan_to_num(np.asarray(observation.measured[MACHINE][:, :, self._beliefs], dtype=np.float64))
+        return np.where(believed.sum(-1) >= self._risk, PREVENTIVE, np.where(due, INSPECTION, 0.0))
+
+
+class Opportunistic(_ServiceRule):
+    """Replacement by age, and where any machine is down or in service, also of those that have reached ``share`` of
+    their age: the crew is there, or the line stands anyway (the (n, N) policies of Radner & Jorgenson 1963)."""
+
+    def __init__(
+        self, nameplate: Nameplate, age_slots: EachMachine, share: float, *, corrective_first: bool = False,
         name: str = "opportunistic",
     ) -> None:  # fmt: skip
         super().__init__(nameplate, name, corrective_first)

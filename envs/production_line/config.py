@@ -105,7 +105,53 @@ class GammaWear(Strict):
         return self.failure_level / self.scale
 
 
-Wear = Annotated[WeibullWear | GammaWear, Field(discriminator="kind")]
+class StagedWear(Strict):
+    """Damage in stages, from 0 as new, that only inspections show, with errors; past the last stage it has failed.
+
+    ``announces``: a failed machine stops and calls a crew. Else it works on, at ``unnoticed_cost`` a slot of work,
+    until an inspection or a service finds it.
+    """
+
+    kind: Literal["staged"] = "staged"
+    advance_pu: tuple[Chance, ...] = Field((0.01, 0.02, 0.05), description="chance to go on, a slot of work, by stage")
+    sees: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...] = Field(
+        (), description="a row a stage: chances of what an inspection shows; empty: the truth"
+    )
+    announces: bool = True
+    unnoticed_cost: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> StagedWear:
+        n = len(self.advance_pu)
+        if not n:
+            raise ValueError("advance_pu: empty; give a chance for each stage")
+        if self.sees and (len(self.sees) != n or any(len(r) != n or abs(sum(r) - 1) > 1e-9 for r in self.sees)):
+            raise ValueError(f"sees: give {n} rows of {n} chances, each row of sum 1, as advance_pu has {n} stages")
+        if self.announces and self.unnoticed_cost:
+            raise ValueError("unnoticed_cost: a failure that announces itself is noticed; drop it, or announces: false")
+        return self
+
+    @property
+    def error_matrix(self) -> tuple[tuple[float, ...], ...]:
+        n = len(self.advance_pu)
+        return self.sees or tuple(tuple(float(i == k) for k in range(n)) for i in range(n))
+
+    @property
+    def failure_level(self) -> float:
+        return float(len(self.advance_pu))
+
+    @property
+    def mean_life_slots(self) -> float:
+        return sum(1.0 / p for p in self.advance_pu)
+
+    @property
+    def life_shape(self) -> float:
+        """Square of the life's mean over its standard deviation."""
+        square = self.mean_life_slots**2
+        return square / max(1e-6 * square, sum((1.0 - p) / p**2 for p in self.advance_pu))
+
+
+Wear = Annotated[WeibullWear | GammaWear | StagedWear, Field(discriminator="kind")]
 
 
 class Upkeep(Strict):

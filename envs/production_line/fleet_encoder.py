@@ -62,11 +62,12 @@ class FleetEncoder:
                 f"encoder fleet: on_slots {settings.on_slots} and rest_slots {settings.rest_slots} on a site whose "
                 "limits have neither; give them to the site too"
             )
+        self._beliefs = [k for k, s in enumerate(group.measured) if s.name.startswith("belief_")]
         self._levels = [(s.name, s.levels or ()) for s in group.commanded]
 
     @property
     def n_features(self) -> int:
-        return _OWN + _OTHERS
+        return _OWN + _OTHERS + len(self._beliefs)
 
     def settings(self) -> dict[str, Any]:
         return self._settings.model_dump()
@@ -114,6 +115,7 @@ class FleetEncoder:
         columns += [flag(works & (old > level)).sum(1)[..., None] / count for level in (0.3, 0.5, 0.7)]
         columns += [flag(present & (xp.abs(state - k) < 0.5)).sum(1)[..., None] / count for k in (_DOWN, _IN_SERVICE)]
         columns.append((xp.where(present, xp.clip(old, 0.0, 2.0), nothing).sum(1)[..., None] / count) / 2.0)
+        columns += [measured[..., k] for k in self._beliefs]
         features = xp.stack([column * one for column in columns], -1)
         return xp.where(here, features, xp.zeros_like(features)), memory
 

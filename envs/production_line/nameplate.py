@@ -103,9 +103,16 @@ def line_nameplate(config: LineConfig) -> Nameplate:
 
 def machine_signals(config: LineConfig, plan: Plan) -> tuple[Signal, ...]:
     """What a machine's controller measures; every line has ``MEASURED`` first."""
-    limits = config.limits
-    return (
-        MEASURED + (UPKEEP_MEASURED if plan.wears else ()) + ((HELD,) if limits.on_slots or limits.rest_slots else ())
+    held = (HELD,) if config.limits.on_slots or config.limits.rest_slots else ()
+    return MEASURED + (UPKEEP_MEASURED if plan.wears else ()) + belief_signals(plan) + held
+
+
+def belief_signals(plan: Plan) -> tuple[Signal, ...]:
+    """What a controller believes of damage that nobody sees, of machines with stages; the last stage is failed."""
+    stages = [len(m.upkeep.wear.advance_pu) for m in plan.machines if m.upkeep and m.upkeep.wear.kind == "staged"]
+    return tuple(
+        Signal(f"belief_{k}_pu", "pu", 0.0, 1.0, f"chance that its damage is in stage {k}", f"Belief{k}")
+        for k in range(max(stages, default=-1) + 1)
     )
 
 

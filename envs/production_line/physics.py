@@ -174,7 +174,8 @@ class LinePhysics:
         else:
             after["energy_cost"] = after["energy_kwh"] * self._prices
         if self.upkeep is not None:
-            random = noise.uniform(seeds, s["slot"], _WEAR_STREAM, len(on), torch.float64).T
+            count = len(on) * (2 if self.upkeep.stages else 1)  # the second half is what inspections show
+            random = noise.uniform(seeds, s["slot"], _WEAR_STREAM, count, torch.float64).T
             after = self.upkeep.use(after, working, random, after["slot"])
         return after
 
@@ -199,7 +200,8 @@ class LinePhysics:
         found = torch.where(s["mode"] == OFF, IS_OFF, found)
         if self.upkeep is None:
             return found
-        found = torch.where(s["failed"], DOWN, found)
+        noticed = s["failed"] & ~s["silent"] if self.upkeep.stages else s["failed"]
+        found = torch.where(noticed, DOWN, found)
         return torch.where(s["doing"] != 0, IN_SERVICE, found)
 
 

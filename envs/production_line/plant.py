@@ -94,6 +94,8 @@ class SimPyLine:
     def __init__(self, config: LineConfig, plant_config: LinePlantConfig) -> None:
         if not isinstance(config.line, FixedLine):
             raise ConfigurationError("line: kind 'random' is many lines, a plant is one: give kind 'fixed'")
+        if any(m.upkeep is not None and m.upkeep.wear.kind == "staged" for m in config.line.machines):
+            raise ConfigurationError("wear: kind 'staged' exists in the twin alone; give the plant weibull or gamma")
         self._config, self._settings = config, plant_config
         self._nameplate = line_nameplate(config)
         line = config.line

@@ -7,12 +7,14 @@ A machine that is as new after every service earns a long-run cost of ``E[cost o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
+
+from .config import GammaWear, StagedWear, WeibullWear
 
 Floats = NDArray[np.float64]
 Survival = Callable[[Floats], Floats]
@@ -45,6 +47,29 @@ def gamma_survival(rate: float, scale: float, level: float) -> Survival:
     )  # fmt: skip
 
 
+def staged_survival(advance_pu: Sequence[float]) -> Survival:
+    """Of damage that goes on a stage with a chance each slot: a discrete phase-type life, in whole slots."""
+    chances = np.array(advance_pu, dtype=np.float64)
+    at, alive = np.zeros(len(chances)), [1.0]
+    at[0] = 1.0
+    while alive[-1] > _LEAST_SURVIVAL:
+        moves = at * chances
+        at = at - moves
+        at[1:] += moves[:-1]
+        alive.append(float(at.sum()))
+    table = np.array(alive)
+    return lambda t: table[np.minimum(np.floor(np.asarray(t)), len(table) - 1).astype(np.int64)]
+
+
+def survival_of(wear: WeibullWear | GammaWear | StagedWear) -> Survival:
+    """Of a machine's wear as its configuration has it, in slots of work."""
+    if isinstance(wear, WeibullWear):
+        return weibull_survival(wear.shape, wear.scale_slots)
+    if isinstance(wear, GammaWear):
+        return gamma_survival(wear.shape_per_slot, wear.scale, wear.failure_level)
+    return staged_survival(wear.advance_pu)
+
+
 def age_cost(survival: Survival, prices: Prices, age: float) -> float:
     """Of replacement at ``age`` or at failure, whichever comes first (Barlow & Hunter 1960); ``inf``: at failure."""
     end = _end_of_life(survival) if math.isinf(age) else age
@@ -52,7 +77,7 @@ def age_cost(survival: Survival, prices: Prices, age: float) -> float:
 
 
 def best_age(survival: Survival, prices: Prices) -> tuple[float, float]:
-    """``(age, cost)`` of the best age rule; the age is ``inf`` where no replacement pays, as of a memoryless machine."""
+    """``(age, cost)`` of the best age rule; the age is ``inf`` where none pays, as of a memoryless machine."""
     end = _end_of_life(survival)
     ages = np.geomspace(end * 1e-4, end, 1200)
     costs = _age_costs(survival, prices, ages)
@@ -78,7 +103,7 @@ def slotted_age_cost(survival: Survival, prices: Prices, age_slots: int) -> floa
 
 @dataclass(frozen=True)
 class Inspected:
-    """A gamma process (shape ``rate * t``, ``scale``) that fails, at once and for all to see, where it passes ``level``;
+    """A gamma process (shape ``rate * t``, ``scale``) that fails, for all to see, where it passes ``level``;
     inspected every ``interval`` for ``inspection``, and replaced where it has reached a threshold by then."""
 
     rate: float
@@ -91,7 +116,7 @@ class Inspected:
 
 
 def inspected_cost(rule: Inspected, threshold: float, n_cells: int = 1200) -> float:
-    """Of condition-based replacement (Grall, Berenguer & Dieulle 2002), by the renewal recursion over wear at inspections.
+    """Of condition-based replacement (Grall, Berenguer & Dieulle 2002), by the renewal recursion over wear.
 
     ``V(x) = E[cost, time until renewal | wear x after an inspection]`` solves ``V = g + K V``; K's cells come from
     differences of the gamma distribution, wear is taken at the cells' middles, and two cell counts are extrapolated.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..nameplate import Nameplate
-from .config import FixedLine, GammaWear, LineConfig
+from .config import FixedLine, LineConfig, WeibullWear
 from .line_plan import Plan
 from .nameplate import MACHINE, upkeep_statics
 from .passage import Passage, empty_handed
@@ -31,7 +31,7 @@ def machine_readings(
     age, seen, ago, waits, cost, renewals, failures, wear = (zeros,) * 8
     if plan.wears:
         level = torch.tensor(
-            [m.upkeep.wear.failure_level if m.upkeep and isinstance(m.upkeep.wear, GammaWear) else 1.0
+            [m.upkeep.wear.failure_level if m.upkeep and not isinstance(m.upkeep.wear, WeibullWear) else 1.0
              for m in plan.machines], dtype=torch.float64, device=zeros.device,
         )[:, None]  # fmt: skip
         age, seen, ago = s["age"], s["seen_wear"] / level, s["age"] - s["seen_age"]
@@ -57,6 +57,8 @@ def _crew_tags(config: LineConfig, plan: Plan, s: State, zeros: Tensor) -> list[
         free = s["crews"] - ((s["doing"] != NOTHING) & (s["left"] > 1)).sum(0)
         waiting = ((s["wants"] != NOTHING) & (s["doing"] == NOTHING)).sum(0)
         found = [free.to(zeros.dtype).expand_as(zeros), waiting.to(zeros.dtype).expand_as(zeros)]
+    if "belief" in s:
+        found += list(s["belief"])
     if config.limits.on_slots or config.limits.rest_slots:
         found.append((s["slot"] - s["mode_since"]).to(zeros.dtype))
     return found

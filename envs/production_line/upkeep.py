@@ -12,6 +12,7 @@ from .config import GammaWear, LineConfig, WeibullWear
 from .crew import crews_given, spares_taken
 from .gamma_table import GammaTable
 from .line_plan import Plan
+from .staged import Stages
 
 Tensor = torch.Tensor
 State = dict[str, Tensor]
@@ -52,6 +53,8 @@ class Upkeep:
         self._tables = [
             (i, GammaTable(g.shape_per_slot, g.scale, device), g.failure_level) for i, g in enumerate(gamma) if g
         ]
+        self.stages = Stages.of(plan.machines, device)
+        """Damage in stages, None where no machine has any."""
         watched = [bool(g and g.monitored) for g in gamma]
         self._watched = torch.tensor(watched, device=device)[:, None] if any(watched) else None
 
@@ -62,7 +65,7 @@ class Upkeep:
             return torch.zeros(n, lanes, dtype=dtype, device=self._device)
 
         spares = self._service.spares or 0
-        return {
+        return (self.stages.fresh(n, lanes) if self.stages else {}) | {
             "age": zeros(torch.float64),
             "wear": zeros(torch.float64),
             "pace": torch.ones(n, lanes, dtype=torch.float64, device=self._device),
@@ -82,7 +85,8 @@ class Upkeep:
 
     def ask(self, s: State, service: Tensor, now: Tensor) -> State:
         """Take over what is asked: 0 nothing, 1 preventive service, 2 an inspection; ``now`` ``[L]`` slots."""
-        open_to = self.wears & ~s["failed"] & (s["doing"] == NOTHING)
+        known = s["failed"] & ~s["silent"] if self.stages else s["failed"]
+        open_to = self.wears & ~known & (s["doing"] == NOTHING)
         asked = torch.where(service >= 1.5, INSPECTION, torch.where(service >= 0.5, PREVENTIVE, NOTHING))
         wants = torch.where(open_to, asked, s["wants"])
         begins = open_to & (wants != NOTHING) & (s["wants"] == NOTHING)
@@ -98,9 +102,12 @@ class Upkeep:
         endless = self._service.spares is None
         stock = torch.full_like(now, waiting.shape[0]) if endless else (s["due"] <= now).sum(0)
         given = crews_given(waiting, s["since"], renews, free, stock, first)
-        left, cost = (_of_kind(s["wants"], table) for table in (self._slots, self._costs))
+        kind = s["wants"]
+        if self.stages:  # who comes to service a machine that has failed unnoticed repairs it
+            kind = torch.where((kind == PREVENTIVE) & s["failed"], CORRECTIVE, kind)
+        left, cost = (_of_kind(kind, table) for table in (self._slots, self._costs))
         after = s | {
-            "doing": torch.where(given, s["wants"], s["doing"]),
+            "doing": torch.where(given, kind, s["doing"]),
             "left": torch.where(given, left.to(torch.int64), s["left"]),
             "service_cost": s["service_cost"] + torch.where(given, cost, 0.0),
         }
@@ -121,7 +128,7 @@ class Upkeep:
             return s
         renewed = done & (s["doing"] != INSPECTION)
         age, wear = torch.where(renewed, 0.0, s["age"]), torch.where(renewed, 0.0, s["wear"])
-        return s | {
+        after = s | {
             "age": age,
             "wear": wear,
             "seen_wear": torch.where(done, wear, s["seen_wear"]),
@@ -131,6 +138,23 @@ class Upkeep:
             "doing": torch.where(done, NOTHING, s["doing"]),
             "renewals": s["renewals"] + renewed,
         }
+        return after if self.stages is None else self._looked(after, done & ~renewed, renewed)
+
+    def _looked(self, s: State, looked: Tensor, renewed: Tensor) -> State:
+        """What inspections have shown of damage in stages; a failure that they find calls a crew."""
+        stages = self.stages
+        assert stages is not None  # only lines with stages come here
+        shown = looked & stages.is_staged
+        seen = torch.where(shown, stages.seen(s["wear"], s["look"]), s["seen_wear"])
+        belief = torch.where(shown, stages.weighed(s["belief"], seen), s["belief"])
+        found = looked & s["silent"]
+        return s | {
+            "seen_wear": seen,
+            "belief": stages.certain(belief, 0, renewed),
+            "silent": s["silent"] & ~found & ~renewed,
+            "wants": torch.where(found, CORRECTIVE, s["wants"]),
+            "since": torch.where(found, s["slot"], s["since"]),
+        }
 
     def use(self, s: State, worked: Tensor, u: Tensor, now: Tensor) -> State:
         """A slot of work wears the machines that ``worked``; ``u``: uniforms. Failures wait for a crew from ``now``."""
@@ -139,16 +163,28 @@ class Upkeep:
         # P(fails by a + 1 | has not by a) of a Weibull life, which runs ``pace`` times as fast as is declared
         scale = self._scale / s["pace"]
         hazard = -torch.expm1((before / scale) ** self._shape - (age / scale) ** self._shape)
-        fails = self._ages & (u < hazard)
+        fails = self._ages & (u[: len(worked)] < hazard)
         wear = s["wear"]
         for i, table, level in self._tables:
             grown = wear[i] + torch.where(worked[i], table.draw(u[i]) * s["pace"][i], 0.0)
             wear = wear.index_copy(0, torch.tensor([i], device=wear.device), grown[None])
             fails = fails.index_copy(0, torch.tensor([i], device=wear.device), (grown >= level)[None])
+        if self.stages:
+            wear, beyond = self.stages.grown(wear, worked & ~s["failed"], u[: len(worked)])
+            fails = fails | beyond
         new = fails & worked & self.wears & ~s["failed"]
-        seen = {}
-        if self._watched is not None:
+        calls, seen = new, {}
+        if self.stages:
+            calls = new & self.stages.announces
+            paid = torch.where(worked & s["silent"], self.stages.unnoticed_cost, 0.0)
             seen = {
+                "belief": self.stages.believed(s["belief"], worked),
+                "silent": s["silent"] | (new & ~self.stages.announces),
+                "look": u[len(worked) :],
+                "service_cost": s["service_cost"] + paid,
+            }
+        if self._watched is not None:
+            seen |= {
                 "seen_wear": torch.where(self._watched, wear, s["seen_wear"]),
                 "seen_age": torch.where(self._watched, age, s["seen_age"]),
             }
@@ -159,8 +195,8 @@ class Upkeep:
                 "age": age,
                 "wear": wear,
                 "failed": s["failed"] | new,
-                "wants": torch.where(new, CORRECTIVE, s["wants"]),
-                "since": torch.where(new, now, s["since"]),
+                "wants": torch.where(calls, CORRECTIVE, s["wants"]),
+                "since": torch.where(calls, now, s["since"]),
                 "failures": s["failures"] + new,
             }
         )
@@ -168,7 +204,8 @@ class Upkeep:
     @staticmethod
     def stops(s: State) -> Tensor:
         """Who cannot work: failed, or in a crew's hands."""
-        return s["failed"] | (s["doing"] != NOTHING)
+        failed = s["failed"] & ~s["silent"] if "silent" in s else s["failed"]
+        return failed | (s["doing"] != NOTHING)
 
 
 def _of_kind(kind: Tensor, table: dict[int, Tensor]) -> Tensor:

@@ -32,7 +32,7 @@ SUMMARY = "maintenance of worn machines in the line's twin: cost and best age ag
 COST_BAR, ERRORS_BAR, AGE_BAR = 0.003, 3.0, 0.01
 ETA = 100.0
 """Weibull scale in the units of the published table; a unit is as many slots as its case says."""
-REPLICAS, LIVES = 16_384, 100_000
+REPLICAS, LIVES = 16_384, 65_536
 _LONG_PERIOD = 20
 """Slots of a period where nobody decides anything: runs to failure."""
 _WORKED = [s.name for s in MEASURED].index("parts")
@@ -56,7 +56,7 @@ WEIBULL = (
     WeibullCase(2.0, 10.0, 1.5, 0.060561, 1.6e6),
     WeibullCase(3.0, 10.0, 1.0, 0.039494, 1.6e6),
     WeibullCase(2.5, 20.0, 0.8, 0.063840, 3.2e6),
-    WeibullCase(1.0, 10.0, 3.0, 0.1, 0.6e6),
+    WeibullCase(1.0, 10.0, 3.0, 0.1, 0.4e6),
 )
 
 
@@ -76,15 +76,15 @@ class GammaCase:
 _FACTS = {"rate": 1.0, "scale": 1.0, "level": 20.0, "preventive": 10.0, "corrective": 60.0}
 GAMMA = (
     GammaCase(
-        "inspected every 4", renewal.Inspected(**_FACTS, interval=4.0, inspection=0.5), 12.5, 10.0, 0.4e6, 0.86246
+        "inspected every 4", renewal.Inspected(**_FACTS, interval=4.0, inspection=0.5), 12.5, 10.0, 0.18e6, 0.86246
     ),
     GammaCase(
         "inspected every 6, coarser",
         renewal.Inspected(0.5, 2.0, 30.0, interval=6.0, inspection=1.0, preventive=8.0, corrective=60.0),
-        17.4, 5.0, 0.4e6,
+        17.4, 5.0, 0.2e6,
     ),
     GammaCase(
-        "a sensor read every quarter", renewal.Inspected(**_FACTS, interval=0.25, inspection=0.0), 16.6, 4.0, 0.4e6,
+        "a sensor read every quarter", renewal.Inspected(**_FACTS, interval=0.25, inspection=0.0), 16.6, 4.0, 0.16e6,
         monitored=True,
     ),
 )  # fmt: skip
@@ -114,24 +114,23 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.process_time()
     costs: list[tuple[Cell, ...]] = []
     ages: list[tuple[Cell, ...]] = []
-    met = []
+    calls = calls_of_learned(arguments.seed)
+    met = [calls.memoryless == 0.0, calls.ageing > 0.0]
+    say(f"learned, asks for service: memoryless {calls.memoryless}, ageing {calls.ageing}")
     for k, case in enumerate(WEIBULL):
         found, told, age = _weibull(case, arguments.share, arguments.seed + 10 * k)
         met += [*found]
         costs.append(told)
         ages.append(age)
-        say(f"Weibull {case.shape:g}, {case.corrective:g}: {time.process_time() - began:.0f} s")
+        say(f"{told}, best age {age[1:]}: {time.process_time() - began:.0f} s")
     for k, gamma in enumerate(GAMMA):
         found, told = _gamma(gamma, arguments.share, arguments.seed + 1000 + 10 * k)
         met += found
         costs.append(told)
-        say(f"gamma, {gamma.name}: {time.process_time() - began:.0f} s")
+        say(f"{told}: {time.process_time() - began:.0f} s")
     found, rows, order = _ordering(arguments.share, arguments.seed + 2000)
     met += [*found, order]
     costs += rows
-    calls = calls_of_learned(arguments.seed)
-    met += [calls.memoryless == 0.0, calls.ageing > 0.0]
-    say(f"learned: {time.process_time() - began:.0f} s")
     columns = (
         "case", "published", "closed form", "in slots", "twin", "standard error", "off by, errors", "off by, %", "met"
     )  # fmt: skip
@@ -334,7 +333,7 @@ def _ordering(share: float, seed: int) -> tuple[list[bool], list[tuple[Cell, ...
     age, _ = renewal.best_age(survival, prices)
     met, rows, seen = [], [], []
     rules: Sequence[tuple[str, float, float, float]] = (
-        ("run to failure", math.inf, 2.9268, 0.05e6), ("best age", round(age), 0.9197, 0.4e6)
+        ("run to failure", math.inf, 2.9268, 0.02e6), ("best age", round(age), 0.9197, 0.28e6)
     )  # fmt: skip
     for k, (label, at, published, cycles) in enumerate(rules):
         never = math.isinf(at)

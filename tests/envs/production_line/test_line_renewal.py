@@ -79,11 +79,11 @@ def test_the_best_threshold_is_no_worse_than_its_neighbours() -> None:
 def test_the_twin_costs_what_renewal_theory_says_by_age_and_by_condition() -> None:
     survival, prices = renewal.weibull_survival(2.5, 40.0), renewal.Prices(1.0, 20.0)
     weibull = one_machine({"kind": "weibull", "shape": 2.5, "scale_slots": 40.0}, 1.0, 20.0)
-    found = long_run_cost(weibull, lambda n: AgeReplacement(n, 11.0), 60, seed=3, replicas=4096)
+    found = long_run_cost(weibull, lambda n: AgeReplacement(n, 11.0), 60, seed=3, replicas=1024)
     assert abs(found.mean - renewal.slotted_age_cost(survival, prices, 11)) < 3.0 * found.error
     wear = {"kind": "gamma", "shape_per_slot": 0.2, "scale": 1.0, "failure_level": 20.0}
     gamma = one_machine(wear, 10.0, 60.0, 0.5)
-    found = long_run_cost(gamma, lambda n: ConditionThreshold(n, 20.0, 12.5 / 20.0), 100, seed=4, replicas=4096)
+    found = long_run_cost(gamma, lambda n: ConditionThreshold(n, 20.0, 12.5 / 20.0), 100, seed=4, replicas=1024)
     assert abs(found.mean - renewal.inspected_cost(GAMMA, 12.5) / 5.0) < 3.0 * found.error
 
 
