@@ -1,8 +1,11 @@
 """The append-only journal: one row a decision, each row bound to the one before by SHA-256.
 
 A row is one line of JSON in a SQLite table, committed to disk (WAL, ``synchronous=FULL``) before anything is sent to
-the plant. The chain shows any change, deletion or reordering of rows. It cannot show that rows at the end are
-missing; keep the head that :func:`verify` and the runtime's summary print, and give it to :func:`verify`.
+the plant. Commits write over room that the log has from its start, and a thread of its own folds the log into the file:
+a row that makes a file grow, or that comes when the log is full, waits ten times as long.
+
+The chain shows any change, deletion or reordering of rows. It cannot show that rows at the end are missing; keep the
+head that :func:`verify` and the runtime's summary print, and give it to :func:`verify`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import math
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +42,8 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON journal
 BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 """
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_ROOM_BYTES, _ROOM_PIECES = 1 << 16, 16
+_FOLD_AFTER_ROWS = 64  # a few hundred kilobytes, well within the room
 _LAST = "SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"
 
 
@@ -56,6 +61,8 @@ class Journal:
         """Hash of the row appended last, empty before the first."""
         self._patience_s = patience_s
         self._turn = threading.Lock()
+        self._fold: _Fold | None = None
+        self._unfolded = 0
 
     def append(self, record: Mapping[str, Any]) -> str:
         """Write one record to disk and return its hash; raises :class:`JournalError` unless it is safely there."""
@@ -80,6 +87,10 @@ class Journal:
                     sequence, previous = sequence + 1, digest
                     digest = _digest(sequence, previous, body)
                     connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, body, previous, digest))
+            self._unfolded += len(records)
+            if self._unfolded >= _FOLD_AFTER_ROWS and self._fold is not None:
+                self._unfolded = 0
+                self._fold.wake()
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             raise JournalError(
                 f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant "
@@ -94,6 +105,9 @@ class Journal:
         """Fold the write-ahead log into the file; the journal can be appended to again."""
         if self._connection is not None and self._turn.acquire(timeout=self._patience_s):
             try:
+                if self._fold is not None:
+                    self._fold.close(self._patience_s)
+                    self._fold = None
                 self._connection.close()
                 self._connection = None
             finally:
@@ -115,12 +129,63 @@ class Journal:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("PRAGMA wal_autocheckpoint=0")
                 connection.executescript(_SCHEMA)
+                _make_room(connection)
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self._fold = connection, _Fold(self.path)
         return self._connection
+
+
+class _Fold:
+    """Folds a journal's write-ahead log into its file, in a thread that starts when it is first asked to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._asked, self._over = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Do it soon; never waits."""
+        self._asked.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="journal fold", daemon=True)
+            self._thread.start()
+
+    def close(self, patience_s: float) -> None:
+        self._over.set()
+        self._asked.set()
+        if self._thread is not None:
+            self._thread.join(patience_s)
+
+    def _opened(self) -> sqlite3.Connection:
+        """Of a file that is there; never makes one."""
+        return sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+
+    def _work(self) -> None:
+        with suppress(sqlite3.Error), closing(self._opened()) as connection:
+            while self._asked.wait() and not self._over.is_set():
+                self._asked.clear()
+                with suppress(sqlite3.Error):  # the log grows until the next time; what cannot be written, append tells
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _make_room(connection: sqlite3.Connection) -> None:
+    """Let the log have a megabyte on the disk, by a change that spills into it and is taken back; a disk that has no
+    such room has what it has."""
+    connection.execute("PRAGMA cache_size=8")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE room (x BLOB)")
+        for _ in range(_ROOM_PIECES):
+            connection.execute(f"INSERT INTO room VALUES (zeroblob({_ROOM_BYTES}))")
+    except sqlite3.OperationalError:  # full, or somebody else writes: rows take their time then, or fail, and tell so
+        pass
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    connection.execute("PRAGMA cache_size=-2000")  # SQLite's own default
 
 
 @dataclass(frozen=True)

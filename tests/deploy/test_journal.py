@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -196,3 +197,24 @@ def test_of_rows_in_one_go_either_all_are_there_or_none(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match="full"):
             journal.append_all([{"n": 1}, {"n": "x" * 100_000}])
         assert [row["n"] for row in read(tmp_path / "j")] == [0]
+
+
+def test_a_journals_log_has_its_room_from_the_start_and_is_folded_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    log = path.with_name("j.sqlite-wal")
+    with Journal(path) as journal:
+        journal.append({"n": 0})
+        assert log.stat().st_size > 1_000_000
+        for n in range(1, 128):
+            journal.append({"n": n, "text": "x" * 8000})
+        assert _until(lambda: path.stat().st_size > 64 * 8000)
+    assert path.stat().st_size < 2_000_000  # the room is the log's, not the file's
+    assert [row["n"] for row in read(path)] == list(range(128))
+    assert verify(path).rows == 128
+
+
+def _until(is_so: Callable[[], bool]) -> bool:
+    give_up_s = time.monotonic() + 60.0
+    while not is_so() and time.monotonic() < give_up_s:
+        time.sleep(0.005)
+    return is_so()

@@ -42,9 +42,11 @@ def busy_plant(seed: int, **more: Any) -> RobotCellPlantConfig:
     return RobotCellPlantConfig(**{"seed": seed, "visits_per_min": 4.0, "visit_m": 1.05, **more})
 
 
-def reaching_artifact(folder: Path, nameplate: Nameplate, bands: Bands, width: int = 128, seed: int = 0) -> Path:
+def reaching_artifact(
+    folder: Path, nameplate: Nameplate, bands: Bands, *, tool_m: float = TOOL_M, width: int = 128, seed: int = 0
+) -> Path:
     """The policy of an arm that goes home in ``bands`` of its stall and to its target else."""
-    settings = ArmSettings(tool_length_m=TOOL_M, hints=True)
+    settings = ArmSettings(tool_length_m=tool_m, hints=True)
     encoder = ArmEncoder(nameplate, settings)
     stall = _stall_column(encoder, nameplate)
     n, rng = encoder.n_features, np.random.default_rng(seed)
