@@ -30,8 +30,8 @@ _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
 _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
 _Q = slice(_AT["q1_rad"], _AT["q1_rad"] + N_JOINTS)
 _TARGET = slice(_AT["target_x_m"], _AT["target_x_m"] + 3)
-_TOOL = slice(_AT["tool_x_m"], _AT["tool_x_m"] + 3)
 _HEARD_Q = slice(_AT["heard_q1_rad"], _AT["heard_q1_rad"] + N_JOINTS)
+_HEARD_TARGET = slice(_AT["heard_target_x_m"], _AT["heard_target_x_m"] + 3)
 _TOUCHES, _STALL = _AT["touches"], _AT["stall_s"]
 _HOME = slice(_STATIC["home_q1_rad"], _STATIC["home_q1_rad"] + N_JOINTS)
 _HOME_PER_S = 3.0
@@ -149,6 +149,36 @@ class PriorityStop(NoAvoidance):
         return waits, {}
 
 
+class NearerFirst(NoAvoidance):
+    """Of arms nearer to each other than ``near_m``, who is farther from its target goes home until the other has
+    touched, by what each has heard: the first who could be done is served first.
+
+    The encoder ``arm`` proposes this to learners as the motion ``turns``; unlike it, this looks at all other arms.
+    """
+
+    near_m = 0.12
+
+    def __init__(self, nameplate: Nameplate, seed: int = 0, name: str = "nearer_first") -> None:
+        super().__init__(nameplate, seed, name)
+        self._shape = ArmShape()
+
+    def _waits(
+        self, arms: Floats, base: Floats, home: Floats, present: NDArray[np.bool_], memory: Memory
+    ) -> tuple[Floats, dict[str, NDArray[Any]]]:
+        waits = np.zeros(arms.shape[:2])
+        for row, here in enumerate(present):
+            numbers = [k for k in range(arms.shape[1]) if here[k]]
+            others = {j: self._shape.at(arms[row, j, _HEARD_Q], base[row, j]) for j in numbers}
+            left_m = {j: math.dist(arms[row, j, _HEARD_TARGET], others[j].tool_m) for j in numbers}
+            for k in numbers:
+                own = self._shape.at(arms[row, k, _Q], base[row, k])
+                way_m = math.dist(arms[row, k, _TARGET], own.tool_m)
+                sooner = [others[j] for j in numbers if j != k and left_m[j] < way_m]
+                nearest_m = min((float(arm_gaps(own, other).gap_m.min()) for other in sooner), default=math.inf)
+                waits[row, k] = float(nearest_m < self.near_m)
+        return waits, {}
+
+
 class BarrierRetreat(NoAvoidance):
     """Straight to the target; when an arm has made no progress for ``stall_s``, one of the arms, drawn at random, goes
     home for ``retreat_s``.
@@ -187,6 +217,7 @@ CONTROLLERS: dict[str, Callable[[Nameplate, int], NoAvoidance]] = {
     "priority_stop": PriorityStop,
     "barrier": lambda nameplate, seed: NoAvoidance(nameplate, seed, "barrier"),
     "barrier_retreat": BarrierRetreat,
+    "nearer_first": NearerFirst,
 }
 """What makes a controller of a nameplate and a seed, by name."""
 

@@ -103,10 +103,11 @@ POLICIES = {
     "no_avoidance": "arms of a robot cell go straight to their targets; `barrier` is the same",
     "barrier": "straight to the target, kept apart by the shield alone",
     "barrier_retreat": "the same, and an arm drawn at random goes home for a while when one is stuck",
+    "nearer_first": "of two near arms, who is farther from its target goes home",
     "priority_stop": "arms nearer than 15 cm to one before them stand",
     "zone_token": "one arm at work, the others at home",
 }
-_OF_CELLS = ("no_avoidance", "barrier", "barrier_retreat", "priority_stop", "zone_token")
+_OF_CELLS = ("no_avoidance", "barrier", "barrier_retreat", "nearer_first", "priority_stop", "zone_token")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

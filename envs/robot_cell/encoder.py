@@ -39,8 +39,10 @@ _STALL, _GAP, _HOLDS = _MEASURED["stall_s"], _MEASURED["gap_m"], _MEASURED["hold
 _BASE, _YAW = slice(_STATIC["base_x_m"], _STATIC["base_x_m"] + 3), _STATIC["base_yaw_deg"]
 _HOME = slice(_STATIC["home_q1_rad"], _STATIC["home_q1_rad"] + N_JOINTS)
 _MOST = 2.0
-MOTIONS = ("reach", "home", "out", "across", "up")
+MOTIONS = ("turns", "reach", "home", "out", "across", "up")
 """What the encoder proposes with ``hints``."""
+TURN_M = 0.12
+"""Arms nearer than this take turns in the motion ``turns``."""
 _REACH_PER_S, _REACH_MPS, _HOME_PER_S, _ASIDE_MPS, _DAMPING_M = 4.0, 0.5, 3.0, 0.3, 0.05
 _OWN, _PAIR, _PEER = 3 * N_JOINTS + 16, 12, 3 * N_JOINTS + 16
 
@@ -79,7 +81,8 @@ class ArmEncoder:
 
     With ``hints``, last, joint speeds that a learner may follow or weigh (:class:`~twinloop.envs.encoder.
     BlendingEncoder`), in shares of the top speed: ``reach``, the tool straight to its target; ``home``, all joints to
-    where they wait; ``out``, ``across`` and ``up``, the tool along the base's axes.
+    where they wait; ``turns``, home while a near peer is nearer to its target, else reach; ``out``, ``across`` and
+    ``up``, the tool along the base's axes.
     """
 
     name = "arm"
@@ -126,19 +129,22 @@ class ArmEncoder:
         frame = _Frame(base[:3], xp.cos(yaw), xp.sin(yaw))
         own = stacked(told[_Q].T, base.T, self._shape, self._arm)
         blocks = [self._own(xp, told, frame, own)]
+        behind = told[_STALL] < 0.0  # nobody
         if n > 1 and s.n_pairs + s.n_peers > 0:
             heard = stacked(told[_HEARD_Q].T, base.T, self._shape, self._arm)
             message = xp.concatenate((base, heard[-3:], told[_HEARD]))
             pairs, peers = nearest(own, heard, message, present, self._arm, s.n_pairs, s.n_peers)
             blocks += [self._pairs(xp, pairs, frame)] if s.n_pairs else []
             blocks += [self._peers(xp, peers, frame)] if s.n_peers else []
+            if s.n_peers:
+                behind = _is_behind(told[_TARGET] - own[-3:], peers)
         features = xp.clip(xp.concatenate(blocks), -_MOST, _MOST)
         missing = self._n_seen - len(features)
         if missing:
             empty = xp.zeros((missing, n_rows * n), dtype=told.dtype, device=told.device)
             features = xp.concatenate((features, empty))
         if s.hints:
-            features = xp.concatenate((features, self._hints(xp, told, fixed, base, own[-3:])))
+            features = xp.concatenate((features, self._hints(xp, told, fixed, base, own[-3:], behind)))
         features = features.T.reshape(n_rows, n, self.n_features)
         return xp.where(here, features, xp.zeros_like(features)), memory
 
@@ -177,8 +183,8 @@ class ArmEncoder:
         )  # fmt: skip
         return xp.concatenate((there, xp.concatenate(known, 1) * there), 1).reshape(-1, peers.shape[-1])
 
-    def _hints(self, xp: Any, told: Array, fixed: Array, base: Array, tool: Array) -> Array:
-        """``[30, M]``: each motion scaled as a whole to the top speeds."""
+    def _hints(self, xp: Any, told: Array, fixed: Array, base: Array, tool: Array, behind: Array) -> Array:
+        """``[36, M]``: each motion scaled as a whole to the top speeds; ``behind`` ``[M]``: whose turn it is not."""
         q, top = told[_Q], self._top(xp, told)
         jacobian = tool_jacobian(q.T, base.T, self._arm)  # [M, 3, 6]
         turned = xp.swapaxes(jacobian, 1, 2)
@@ -188,13 +194,14 @@ class ArmEncoder:
         pace = xp.clip(_REACH_PER_S * distance, 0.0, _REACH_MPS) / distance
         nil, cos, sin = xp.zeros_like(base[3]), xp.cos(base[3]), xp.sin(base[3])
         # At q1 = 0 an arm reaches to the -x of its base.
-        axes = (xp.stack((-cos, -sin, nil)), xp.stack((sin, -cos, nil)), xp.stack((nil, nil, nil + 1.0)))
-        wanted = xp.stack((way * pace, *(_ASIDE_MPS * axis for axis in axes)), -1)  # [3, M, 4]
+        ways = (xp.stack((-cos, -sin, nil)), xp.stack((sin, -cos, nil)), xp.stack((nil, nil, nil + 1.0)))
+        wanted = xp.stack((way * pace, *(_ASIDE_MPS * axis for axis in ways)), -1)  # [3, M, 4]
         speeds = turned @ xp.linalg.solve(square, xp.swapaxes(wanted, 0, 1))  # [M, 6, 4]
         home = (fixed[_HOME] - q) * _HOME_PER_S
         motions = [speeds[..., 0].T, home, *(speeds[..., k].T for k in range(1, 4))]
         shares = [motion / top for motion in motions]
-        return xp.concatenate([share / at_least(_largest(xp, share), 1.0) for share in shares])
+        reach, home, *axes = (share / at_least(_largest(xp, share), 1.0) for share in shares)
+        return xp.concatenate((xp.where(behind, home, reach), reach, home, *axes))
 
     def _top(self, xp: Any, like: Array) -> Array:
         return xp.asarray(self._top_radps, dtype=like.dtype, device=like.device)[:, None]
@@ -209,3 +216,10 @@ def _largest(xp: Any, share: Array) -> Array:
     """Largest size of each column, ``[M]``."""
     size = xp.abs(share)
     return size.max(0) if xp is np else size.amax(0)
+
+
+def _is_behind(way: Array, peers: Array) -> Array:
+    """Whether a peer within :data:`TURN_M` is nearer to its target, ``[M]``; ``way`` ``[3, M]`` to the own one."""
+    left = peers[:, 21:24] - peers[:, 6:9]  # a message's target less its tool, after presence and gap
+    sooner = (left * left).sum(1) < (way * way).sum(0)
+    return (sooner & (peers[:, 0] > 0.5) & (peers[:, 1] < TURN_M)).any(0)

@@ -37,7 +37,7 @@ examples:
   twinloop bench cell_reach RUN/artifact --processes 2 --out results/cell_reach
   twinloop bench cell_reach RUN/artifact --seconds 60 --seeds 2 --pairs 10 --no-bars
 """
-_BASELINES = ("no_avoidance", "zone_token", "priority_stop", "barrier", "barrier_retreat")
+_BASELINES = ("no_avoidance", "zone_token", "priority_stop", "barrier", "barrier_retreat", "nearer_first")
 _CROSSING = {"work": {"kind": "reach", "crossing": True}}
 
 
@@ -135,7 +135,7 @@ def _jobs(arguments: argparse.Namespace) -> list[CellJob]:
         for seed in range(arguments.baseline_seeds):
             found.append(CellJob(MAIN.name, name, arguments.baseline_seconds, seed, shielded=name != "no_avoidance"))
     single = CellJob(_SINGLES, arguments.artifact, SINGLE_S, 0, _CROSSING, until_touched=True)
-    for policy in (arguments.artifact, "barrier", "barrier_retreat"):
+    for policy in (arguments.artifact, "barrier", "barrier_retreat", "nearer_first"):
         found += [replace(single, policy=policy, seed=1000 + k) for k in range(arguments.pairs)]
     return found
 
