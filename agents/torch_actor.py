@@ -182,7 +182,8 @@ class TorchLayout:
         shares = actions[..., : self._layout.n_means].clamp(-1.0, 1.0)
         if self._layout.motions and features is not None:
             weights = shares * self._weight_half + self._weight_middle
-            proposed = features.index_select(-1, self._motions.flatten()).unflatten(-1, self._motions.shape)
+            proposed = features.index_select(-1, self._motions.flatten())
+            proposed = proposed.reshape(*features.shape[:-1], *self._motions.shape)
             shares = (weights[..., None] * proposed).sum(-2).clamp(-1.0, 1.0)
         scaled = shares * self._half + self._middle
         if self._sources == list(range(n)):

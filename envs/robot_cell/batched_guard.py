@@ -8,6 +8,7 @@ obstacles, fixtures that are capsules, ranges of joints and peers that fell sile
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from .arm import N_CAPSULES, N_JOINTS, Arm
 from .clearance import Segments
 from .config import PlaneFixture, RobotCellConfig
 from .distance import at_least, closest, dot
-from .kinematics import Pose, Vector, point_rates
+from .kinematics import Frame, Pose, Vector, point_rates
 from .motion import JointLimits
 
 Tensor = torch.Tensor
@@ -25,6 +26,7 @@ _NEAREST, _NEAREST_SELF, _NEAREST_LOW = 6, 2, 2
 _SWEEPS = 8
 _WITHIN_REACH = 0.98
 _MOUNTED = 2
+_DOWN, _ALONG = (slice(None), None), (None,)  # own capsules down, the other's along
 
 
 class _Rows(NamedTuple):
@@ -117,8 +119,8 @@ class BatchedGuard:
         first, second = self._pairs
         start, along = own
         s, t, apart = closest(
-            tuple(c[first] for c in start), tuple(c[first] for c in along),
-            tuple(c[second] for c in start), tuple(c[second] for c in along),
+            _vector(c[first] for c in start), _vector(c[first] for c in along),
+            _vector(c[second] for c in start), _vector(c[second] for c in along),
         )  # fmt: skip
         distance = at_least(dot(apart, apart), 1e-16) ** 0.5
         gap = distance - (self._radius[first] + self._radius[second])[:, None, None]
@@ -186,8 +188,8 @@ def _drawn(u: Tensor, slowed: Tensor, gradient: Tensor, least: Tensor) -> Tensor
 
 
 def _pairs(a: Segments, b: Segments, radius: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    sides = (*(tuple(c[:, None] for c in part) for part in a), *(tuple(c[None] for c in part) for part in b))
-    s, t, apart = closest(*sides)
+    ours, theirs = [[_vector(c[where] for c in part) for part in arm] for arm, where in ((a, _DOWN), (b, _ALONG))]
+    s, t, apart = closest(ours[0], ours[1], theirs[0], theirs[1])
     distance = at_least(dot(apart, apart), 1e-16) ** 0.5
     return s, t, distance - (radius[:, None] + radius)[..., None], tuple(c / distance for c in apart)
 
@@ -202,8 +204,13 @@ def _arm_of(p: Pose, number: int) -> Pose:
     def part(value: Tensor | float) -> Tensor | float:
         return value[number] if isinstance(value, Tensor) and value.dim() > 1 else value
 
-    frames = tuple(type(f)(*(tuple(part(c) for c in vector) for vector in f)) for f in p.frames)
-    return Pose(frames, part(p.cos), part(p.sin), tuple(part(c) for c in p.base))
+    frames = tuple(Frame._make(_vector(part(c) for c in vector) for vector in f) for f in p.frames)
+    return Pose(frames, part(p.cos), part(p.sin), _vector(part(c) for c in p.base))
+
+
+def _vector(parts: Iterable[Tensor | float]) -> Vector:
+    x, y, z = parts
+    return x, y, z
 
 
 def _chosen(values: Tensor, which: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the encoder ``arm`` proposes with ``hints``: against the closed forms, on numpy and torch, and whose turn it is."""
+"""What the encoder ``arm`` proposes with ``hints``: the closed forms, numpy and torch alike, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def proposed(q: Any, targets: Any, like: str = "numpy") -> dict[str, Any]:
         arms[0, :, AT[f"{name}_x_m"] : AT[f"{name}_x_m"] + 3] = targets
     encoder: Any = SITE.encoder("arm", PLATE, {"hints": True})
     assert isinstance(encoder, BlendingEncoder)
-    given: tuple[Any, ...] = (arms, STATICS, PRESENT)
+    given: list[Any] = [arms, STATICS, PRESENT]
     if like == "torch":
-        given = tuple(torch.from_numpy(x) for x in given)
-    features, _ = encoder.encode(*given, {}, 0.02)
+        given = [torch.from_numpy(x) for x in given]
+    features, _ = encoder.encode(given[0], given[1], given[2], {}, 0.02)
     assert features.shape[-1] == encoder.n_features
     return {name: TOP * np.asarray(features)[0][:, list(columns)] for name, columns in encoder.motions.items()}
 
