@@ -7,6 +7,7 @@ served, save where a dispatcher's rule says otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -171,3 +172,31 @@ class Opportunistic(_ServiceRule):
         chance = (self._is(observation, _DOWN) | self._is(observation, _IN_SERVICE)).any(1, keepdims=True)
         limit = np.where(chance, self._share * self._age_slots, self._age_slots)
         return np.where(age >= limit, PREVENTIVE, 0.0)
+
+
+def usual_age(nameplate: Nameplate) -> AgeReplacement:
+    """Every machine at the age at which it alone stands the least: what can be said of a line from its nameplate, which
+    has lives and durations but no money (greatest availability: Barlow & Proschan 1965, section 4.2)."""
+    from ...envs.production_line.renewal import Prices, best_age, gamma_survival, weibull_survival
+
+    group = nameplate.group(MACHINE)
+    names = [s.name for s in group.statics]
+    if "wear_kind" not in names:
+        raise ContractError("best_age: no machine of this line wears, so that none is serviced; give it an upkeep")
+    if not group.static_values:
+        raise ContractError("best_age: this line's machines differ from replica to replica; give a fixed line")
+    ages = []
+    for row in group.static_values:
+        of = dict(zip(names, row, strict=True))
+        mean, shape = of["mean_life_slots"], of["wear_shape"]
+        if of["wear_kind"] < 0.5:
+            ages.append(math.inf)
+            continue
+        survival = (
+            weibull_survival(shape, mean / math.gamma(1.0 + 1.0 / shape))
+            if of["wear_kind"] < 1.5
+            else gamma_survival(shape / mean, 1.0, shape)  # of stages: a gamma process of the same mean and spread
+        )
+        stands = of["preventive_slots"], of["corrective_slots"]
+        ages.append(best_age(survival, Prices(*stands, *stands))[0])
+    return AgeReplacement(nameplate, ages, name="best_age")

@@ -100,6 +100,7 @@ POLICIES = {
     "greedy": "every asset at neutral, on its own controller",
     "random": "anything in range, to see the shield at work",
     "hysteresis": "machines of a row sleep by the buffers beside them, save the slowest",
+    "best_age": "machines that wear are serviced at the age at which each alone stands the least",
     "no_avoidance": "arms of a robot cell go straight to their targets; `barrier` is the same",
     "barrier": "straight to the target, kept apart by the shield alone",
     "barrier_retreat": "the same, and an arm drawn at random goes home for a while when one is stuck",
@@ -355,6 +356,10 @@ def _policy(arguments: argparse.Namespace, nameplate: Nameplate, wall_period_s: 
         return PolicyProcess(folder, load_artifact(folder, nameplate, graphs=False), turn_s)
     from ...agents.controllers.reference import NeutralPolicy, RandomPolicy
 
+    if arguments.policy == "best_age":
+        from ...agents.controllers.line_maintenance import usual_age
+
+        return usual_age(nameplate)
     if arguments.policy == "hysteresis":
         from ...agents.controllers.production_line import usual_hysteresis
 

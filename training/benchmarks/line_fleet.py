@@ -32,7 +32,7 @@ SUMMARY = "machines that share a crew: a learned policy's cost against each mach
 
 BAR = 0.05
 REPLICAS, WARM_UP, PERIODS = 96, 100, 600
-_SHARES, _FACTORS = (0.6, 0.8), (0.6, 0.7, 0.8, 0.9)
+_SHARES, _FACTORS = (0.6, 0.8, 0.9), (0.6, 0.7, 0.8, 0.9)
 _IN_SERVICE = 7
 _STATE, _PARTS = ([s.name for s in MEASURED].index(name) for name in ("state", "parts"))
 _COST, _FAILURES = ([s.name for s in HIDDEN].index(name) for name in ("service_cost", "failures"))
