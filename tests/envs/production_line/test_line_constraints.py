@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from twinloop.deploy.shield import Shield
+from twinloop.envs.conformance import check_encoder
 from twinloop.envs.constraint import declaration_of_site
 from twinloop.envs.production_line.config import LineConfig
 from twinloop.envs.production_line.nameplate import CREW, MACHINE
@@ -114,6 +115,13 @@ def test_as_many_machines_may_call_as_crews_are_free_and_those_likeliest_to_fail
         commands[MACHINE][..., 2] = torch.where(may, commands[MACHINE][..., 2].clamp(max=1.0), 0.0)
         readings = twin.step(commands)
     assert calls > 100
+
+
+@pytest.mark.parametrize("limits", [{}, {"on_slots": 3, "rest_slots": 2}])
+@pytest.mark.parametrize("group", [MACHINE, CREW])
+def test_the_encoders_of_a_fleet_keep_their_contract(group: str, limits: dict[str, Any]) -> None:
+    plate = SITE.nameplate(fleet(4, 2, limits=limits))
+    check_encoder(SITE.encoder("fleet", plate, {"group": group, **limits, "lock_out": False}), plate)
 
 
 def test_the_dispatchers_board_says_who_waits_for_what_and_masks_all_others() -> None:
