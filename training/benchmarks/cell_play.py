@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,8 @@ class CellJob:
     policy: str
     seconds: float
     seed: int
-    site: Mapping[str, Any] = field(default_factory=dict)
-    plant: Mapping[str, Any] = field(default_factory=dict)
+    site: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    plant: Mapping[str, Any] = field(default_factory=dict, hash=False)
     shielded: bool = True
     seats: bool = False
     until_touched: bool = False
@@ -122,6 +124,26 @@ def play(job: CellJob) -> CellRecord:
         changed=changed / max(1, steps * n), deadlocked_s=stuck_s, longest_s=longest_s,
         slowest_s=float(first_s.max()), cpu_s=time.process_time() - started_s,
     )  # fmt: skip
+
+
+def keep(folder: Path, record: CellRecord) -> None:
+    """Write a record, for :func:`recalled`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {name: value for name, value in vars(record).items() if name != "job"}
+    (folder / f"{_key(record.job)}.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def recalled(folder: Path, job: CellJob) -> CellRecord | None:
+    """The record of that very job, of the same artifact, or None."""
+    file = folder / f"{_key(job)}.json"
+    return CellRecord(job=job, **json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def _key(job: CellJob) -> str:
+    told = asdict(job)
+    if job.policy not in CONTROLLERS:
+        told["policy"] = hashlib.sha256((Path(job.policy) / "MANIFEST.sha256").read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _policy(name: str, nameplate: Nameplate, seed: int) -> Policy:

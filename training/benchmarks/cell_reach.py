@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..report import Cell, Table, print_table, provenance, say
 from ..statistics import Interval, mean_interval
-from .cell_play import STUCK_S, CellJob, CellRecord, play
+from .cell_play import STUCK_S, CellJob, CellRecord, keep, play, recalled
 
 NAME = "cell_reach"
 SUMMARY = "touches, contacts and deadlocks of a learned policy and of baselines in the emulated robot cell"
@@ -95,8 +96,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="of plants (%(default)s)")
     parser.add_argument("--baseline-seconds", type=float, default=60.0, help="of a seed's stream (%(default)g)")
     parser.add_argument("--baseline-seeds", type=int, default=4, metavar="N", help="(%(default)s)")
-    parser.add_argument("--pairs", type=int, default=60, metavar="N", help="single crossing reaches (%(default)s)")
+    parser.add_argument(
+        "--pairs", type=int, default=60, metavar="N", help="single crossing reaches; baselines have half (%(default)s)"
+    )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="side by side (%(default)s)")
+    parser.add_argument("--records", type=Path, metavar="DIR", help="keep finished stretches there, and use them again")
+    parser.add_argument("--baselines-only", action="store_true", help="play no policy, such as to fill --records")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the tables as Markdown, CSV and JSON")
     parser.add_argument("--no-bars", action="store_true", help="print figures alone, for runs too short to judge")
 
@@ -104,11 +109,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Play all stretches; 0 when the bars are met."""
     jobs = _jobs(arguments)
-    records = _played(jobs, arguments.processes)
+    if arguments.baselines_only:
+        jobs = [job for job in jobs if job.policy != arguments.artifact]
+    records = _played(jobs, arguments.processes, arguments.records)
     streams, singles = _stream_table(records), _single_table(records)
     tables = [streams, singles]
     met = True
-    if not arguments.no_bars:
+    if not arguments.no_bars and not arguments.baselines_only:
         bars, met = _bars([r for r in records if r.job.policy == arguments.artifact])
         tables.append(bars)
     for table in tables:
@@ -123,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> list[CellJob]:
     found = []
-    for case in (MAIN, *CASES):
+    for case in (*CASES, MAIN):
         for seed in range(arguments.seeds if case is MAIN else max(2, arguments.seeds // 4)):
             found.append(
                 CellJob(
@@ -131,20 +138,35 @@ def _jobs(arguments: argparse.Namespace) -> list[CellJob]:
                     seats=case.seats,
                 )
             )  # fmt: skip
+    found += _singles(arguments)
     for name in _BASELINES:
         for seed in range(arguments.baseline_seeds):
             found.append(CellJob(MAIN.name, name, arguments.baseline_seconds, seed, shielded=name != "no_avoidance"))
-    single = CellJob(_SINGLES, arguments.artifact, SINGLE_S, 0, _CROSSING, until_touched=True)
-    for policy in (arguments.artifact, "barrier", "barrier_retreat", "nearer_first"):
-        found += [replace(single, policy=policy, seed=1000 + k) for k in range(arguments.pairs)]
     return found
 
 
-def _played(jobs: Sequence[CellJob], processes: int) -> list[CellRecord]:
-    if processes <= 1:
-        return [_told(play(job)) for job in jobs]
+def _singles(arguments: argparse.Namespace) -> list[CellJob]:
+    found: list[CellJob] = []
+    single = CellJob(_SINGLES, arguments.artifact, SINGLE_S, 0, _CROSSING, until_touched=True)
+    for policy in (arguments.artifact, "nearer_first", "barrier"):
+        n_pairs = arguments.pairs if policy == arguments.artifact else arguments.pairs // 2
+        found += [replace(single, policy=policy, seed=1000 + k) for k in range(n_pairs)]
+    return found
+
+
+def _played(jobs: Sequence[CellJob], processes: int, kept: Path | None) -> list[CellRecord]:
+    """Records in the order of the jobs; those in ``kept`` are used again, new ones go there."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return [_told(record) for record in pool.map(play, jobs)]
+        return [_told(record) for record in pool.map(partial(_once, kept), jobs)]
+
+
+def _once(kept: Path | None, job: CellJob) -> CellRecord:
+    record = recalled(kept, job) if kept else None
+    if record is None:
+        record = play(job)
+        if kept:
+            keep(kept, record)
+    return record
 
 
 def _told(record: CellRecord) -> CellRecord:
