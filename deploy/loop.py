@@ -42,6 +42,8 @@ _THROWN_AWAY: Mapping[str, Any] = {"written": False, "thrown_away": True}
 OUTAGE_PU = 0.5
 """Share of a period that the loop's own period lasts while a plant that does not answer is waited for, before the
 fallback."""
+_SHORT_S = 0.5
+"""Periods on the wall below which a plant's absence is counted in seconds too."""
 _HAND_BACK_FAILURES = 3
 """Periods in a row in which the plant may fail while assets walk back to neutral."""
 
@@ -108,6 +110,7 @@ class Loop:
         self._rows_lost = 0
         self._number = 0
         self._has_written = self._is_commanding = False
+        self._answered_s = time.perf_counter()
         self._outcome: Mapping[str, Any] = {"written": False}
         self._detail = ""
 
@@ -203,10 +206,20 @@ class Loop:
         self._link.finish_period(self._pause_s(asked_s))
         if self._rows_lost >= self._settings.max_journal_failures:
             return Ending.JOURNAL_LOST
-        if self._link.lost_periods >= self._settings.max_plant_failures:
+        if self._is_plant_lost(asked_s):
             self._detail = self._link.last_error
             return Ending.PLANT_LOST
         return None
+
+    def _is_plant_lost(self, asked_s: float) -> bool:
+        """Whether the plant has been gone for so long that the run ends: a link that drops comes back in seconds."""
+        if not self._link.lost_periods:
+            self._answered_s = asked_s
+            return False
+        if self._link.lost_periods < self._settings.max_plant_failures:
+            return False
+        hurries = not self._stepped and self._wall_period_s < _SHORT_S
+        return not hurries or time.perf_counter() - self._answered_s >= self._settings.plant_patience_s
 
     def _pause_s(self, asked_s: float) -> float:
         """How long to wait before a plant that failed is asked again: into the next period, never beyond it.

@@ -38,6 +38,9 @@ class RuntimeSettings(Strict):
     decision_max_s: PositiveFloat = Field(default=10.0, description="longest wait for a decision as a whole")
     trip_after: PositiveInt = Field(default=3, description="late or failed turns in a row that end the policy's part")
     max_plant_failures: PositiveInt = Field(default=30, description="periods in a row without plant before giving up")
+    plant_patience_s: NonNegativeFloat = Field(
+        default=10.0, description="and seconds of the wall at least, where periods are shorter than half a second"
+    )
     max_journal_failures: PositiveInt = Field(default=3, description="periods in a row without a row before giving up")
     retry_wait_s: NonNegativeFloat = Field(default=1.0, description="pause before asking a failed plant again")
     hand_back_periods: NonNegativeInt = Field(

@@ -292,7 +292,7 @@ def _journalled(arm: Arm, half_s: float) -> dict[str, Any]:
         "reasons_after": dict(later.most_common(6)),
         "ending": f"{end['ending']} {end['detail']}".strip(),
         "histogram": next((w.split(None, 1)[1] for w in words if w.startswith("decisions")), ""),
-        "said": [w.strip() for w in words if "ERROR" in w or "WARNING" in w][:6],
+        "said": [w.strip() for kind in ("ERROR", "WARNING") for w in words if kind in w][:6],
     }
 
 
