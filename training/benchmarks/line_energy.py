@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--rows", default=",".join((*ROWS, ANY)), help="default %(default)s")
-    parser.add_argument("--lines", type=int, default=24, metavar="K", help="unseen lines, default %(default)s")
+    parser.add_argument("--lines", type=int, default=20, metavar="K", help="unseen lines, default %(default)s")
     parser.add_argument(
         "--configs", type=Path, default=Path("configs/production_line"), metavar="DIR", help="default %(default)s"
     )
