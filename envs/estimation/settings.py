@@ -13,8 +13,8 @@ class SignalError(Strict):
     """Standard deviations in the signal's unit; their squares add.
 
     ``noise`` is the sensor's. ``model_error`` is how far a twin that is right in all that it can be set to still is
-    from the plant in one period: too small, and the ensemble grows sure of what is wrong. How long it lasts says what is
-    left of it in a mean over many periods; the defaults are those of a wind farm's twin against FLORIS.
+    from the plant in one period: too small, and the ensemble grows sure of what is wrong. How long it lasts says what
+    is left of it in a mean over many periods; the defaults are those of a wind farm's twin against FLORIS.
     """
 
     noise: PositiveFloat

@@ -83,8 +83,8 @@ UR5E = Arm(
         Capsule("wrist_2", 5, (0.0, 0.1352, 0.0), (0.0, -0.0103, 0.0), 0.0405, 4),
         Capsule("wrist_3", 6, (0.0, 0.0, -0.1441), (0.0, 0.0, -0.0021), 0.0435, 5),
     ),
-    # Shoulder with forearm and wrists, upper arm with wrists, elbow and forearm with the last wrist. Upper arm and forearm
-    # turn in planes 13 cm apart and never meet.
+    # Shoulder with forearm and wrists, upper arm with wrists, elbow and forearm with the last wrist. Upper arm and
+    # forearm turn in planes 13 cm apart and never meet.
     self_blocks=(((0, 2), (4, 8)), ((2, 3), (5, 8)), ((3, 5), (7, 8))),
 )
 
