@@ -191,7 +191,7 @@ def _rows_table(names: Sequence[str], by_name: dict[str, list[Result]]) -> Table
     )
     judged = [r for name in names for r in by_name[name]]
     notes = (
-        "Gain: value of parts less kW, a slot. Learned: exact, mean over seeds [worst seed], which the bar holds for.",
+        "Gain: value of parts less kW, a slot. Learned: exact, mean over seeds and, in brackets, the worst, which the bar holds for.",
         "Classical: hysteresis tuned on the twin, or the best speed for all. On the twin: 95 %, fresh replicas.",
         f"{max((len(by_name[n]) for n in names), default=0)} seeds; {_spent(judged)} CPU s a seed, judging included.",
     )
