@@ -161,8 +161,8 @@ def _rows_table(names: Sequence[str], by_name: dict[str, list[Result]]) -> Table
         met.append(bool(share.min() >= SHARE_BAR))
         rows.append((
             f"{name}: {row.what}", f"{told['optimum']:.4f}", f"{told['always_on']:.4f}",
-            f"{classical:.4f}", f"{gains.mean():.4f} [{gains.min():.4f}]",
-            f"{share.mean():.2%} [{share.min():.2%}]", _with_error(np.mean([r["twin"] for r in seeds]), error),
+            f"{classical:.4f}", f"{gains.mean():.4f} ({gains.min():.4f})",
+            f"{share.mean():.2%} ({share.min():.2%})", _with_error(np.mean([r["twin"] for r in seeds]), error),
             f">= {SHARE_BAR:.0%}", _met(met[-1]),
         ))  # fmt: skip
         off = (told["twin"] - told["optimum"]) / told["twin_se"]
@@ -183,15 +183,15 @@ def _rows_table(names: Sequence[str], by_name: dict[str, list[Result]]) -> Table
         "optimum",
         "always on",
         "classical",
-        "learned [worst]",
-        "share [worst]",
+        "learned (worst)",
+        "share (worst)",
         "on the twin",
         "bar",
         "",
     )
     judged = [r for name in names for r in by_name[name]]
     notes = (
-        "Gain: value of parts less kW, a slot. Learned: exact, mean over seeds and, in brackets, the worst, which the bar holds for.",
+        "Gain: value of parts less kW, a slot. Learned: exact, mean over seeds and (worst), which has the bar.",
         "Classical: hysteresis tuned on the twin, or the best speed for all. On the twin: 95 %, fresh replicas.",
         f"{max((len(by_name[n]) for n in names), default=0)} seeds; {_spent(judged)} CPU s a seed, judging included.",
     )
