@@ -228,6 +228,10 @@ class MuJoCoCell:
                 self.protective_stops[k] += 1
             self._stopped_until_s[k] = self._time_s + self._settings.restart_s
 
+    def send_person(self, person: int, start_m: Floats, goal_m: Floats, speed_mps: float) -> None:
+        """Put a person (from 0) at ``start_m`` ``[2]``, who walks straight to ``goal_m``: for experiments."""
+        self._walkers[person].send(start_m, goal_m, speed_mps)
+
     def truth(self) -> dict[str, Any]:
         """What no sensor says, for evaluation: gaps in m, angles and speeds as they are."""
         arms = range(self._n)

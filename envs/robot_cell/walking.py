@@ -50,6 +50,13 @@ class Walker:
             self.heading_rad = math.atan2(self.velocity_mps[1], self.velocity_mps[0])
         self.stride_rad = (self.stride_rad + 2 * math.pi * dt_s * speed / 1.4) % (2 * math.pi) if speed > 0.05 else 0.0
 
+    def send(self, start_m: Floats, goal_m: Floats, speed_mps: float) -> None:
+        """Begin anew at ``start_m`` ``[2]``, at full speed on the way to ``goal_m``, giving way to nobody."""
+        way = goal_m - start_m
+        self.position_m, self._goal_m, self._speed_mps = start_m.copy(), goal_m.copy(), speed_mps
+        self.velocity_mps = way * (speed_mps / max(math.hypot(*way), 1e-9))
+        self._is_visiting, self._pause_s = True, 1.0
+
     def _wanted(self, dt_s: float) -> Floats:
         way = self._goal_m - self.position_m
         left = math.hypot(*way)

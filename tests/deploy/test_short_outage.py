@@ -20,7 +20,7 @@ from twinloop.envs.robot_cell.config import RobotCellConfig
 from twinloop.envs.robot_cell.plant import MuJoCoCell
 from twinloop.envs.robot_cell.plant_config import RobotCellPlantConfig
 
-SPEED = 0.1  # of 0.02 s, so that a busy machine keeps up
+SPEED = 0.2  # of 0.02 s, so that a busy machine keeps up
 AWAY_S = 2.0
 
 
