@@ -45,6 +45,6 @@ def cell_warnings(nameplate: Nameplate, measured: Mapping[str, Floats]) -> tuple
         found.append(AssetWarning(f"{ARM}/{names[k]}", "blocked", text, "medium" if others else "low"))
     for k, age_s in enumerate(np.nan_to_num(arms[:, _HEARD_AGE], nan=0.0)):
         if age_s >= UNHEARD_S:
-            text = f"nothing new is heard of {names[k]}; the others go no deeper into its reach: look at its link and process"
+            text = f"nothing new is heard of {names[k]}; the others go no deeper into its reach: see to its link"
             found.append(AssetWarning(f"{ARM}/{names[k]}", "unheard", text, "medium"))
     return tuple(found)
