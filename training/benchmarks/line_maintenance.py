@@ -81,7 +81,7 @@ GAMMA = (
     GammaCase(
         "inspected every 6, coarser",
         renewal.Inspected(0.5, 2.0, 30.0, interval=6.0, inspection=1.0, preventive=8.0, corrective=60.0),
-        17.4, 5.0, 0.2e6,
+        17.4, 20.0, 0.2e6,
     ),
     GammaCase(
         "a sensor read every quarter", renewal.Inspected(**_FACTS, interval=0.25, inspection=0.0), 16.6, 4.0, 0.16e6,
