@@ -49,7 +49,7 @@ a quiet one, since caches are shared: the load is printed. Exit status 0 when al
 """
 _MOVES_RADPS = 0.2
 _AWAY_S = 0.2
-_TRIAL_PERIODS, _MOST_PERIODS = 70, 30_000
+_TRIAL_PERIODS, _MOST_PERIODS = 60, 30_000
 _NOISE_M, _NOISY_ENTRIES = 0.01, 60
 Floats = NDArray[np.float64]
 
@@ -172,7 +172,7 @@ def latencies(n_entries: int, seed: int, noise_m: float) -> tuple[list[int], dic
         if t % _TRIAL_PERIODS == 0:
             angle = rng.uniform(-math.pi, math.pi)
             side = np.array([math.cos(angle), math.sin(angle)])
-            plant.send_person(0, rng.uniform(2.0, 2.2) * side, rng.uniform(1.12, 1.22) * side, rng.uniform(0.8, 1.6))
+            plant.send_person(0, rng.uniform(1.9, 2.1) * side, rng.uniform(1.0, 1.12) * side, rng.uniform(0.8, 1.6))
             plant.send_person(1, -4.0 * side, -4.0 * side, 1.0)
         gap = plant.truth()["body_gap_m"]
         for k in range(n):
