@@ -284,7 +284,7 @@ def _journalled(arm: Arm, half_s: float) -> dict[str, Any]:
     took = [row["decided_in_ms"] for row in decided]
     later = Counter(r[_CODE] for row in decided if row["plant_time_s"] > half_s for r in row["reasons"])
     end = rows[-1] if rows[-1]["kind"] == "end" else {"ending": "killed", "detail": ""}
-    words = arm.printed.read_text(errors="replace").splitlines()
+    words = arm.printed.read_text(errors="replace").replace(f"{arm.printed.parent}/", "").splitlines()
     return {
         "decisions": len(decided),
         "missed": sum(row["kind"] == "missed" for row in rows),
