@@ -30,7 +30,8 @@ on. Streams: a new target at each touch, without an end. Crossing single reaches
 target on the far side of the box, and have {SINGLE_S:g} s. Seats: each arm decides alone, with a shield of its own, by
 what it has heard. Bars, of the policy: {TOUCHES:,} touches in all and no contact of arms with each other, themselves,
 fixtures or people while they move; {PER_MIN:g} touches a minute of two arms; {CROSSED_PU:.0%} of crossing reaches; no
-time without a touch longer than {LONGEST_S:g} s at unseen spacings and with three arms. Half an hour of CPU time in full.
+time without a touch longer than {LONGEST_S:g} s at unseen spacings and with three arms. Half an hour
+of CPU time in full.
 """
 EPILOG = """\
 examples:
