@@ -102,7 +102,7 @@ class Loop:
         self._unheeded: Orders | None = None
         self._leash = Leash(self._decider.decide, "decision")
         self._tally = Tally(self._nameplate)
-        self._mode = runtime.mode
+        self._mode, self._assets = runtime.mode, runtime.assets
         self._state: ShieldState = self._shield.start(mode=runtime.mode, assets=runtime.assets)
         self._neutral = self._state.applied
         self._stand_in = StandIn(self._shield, self._state)
@@ -153,7 +153,9 @@ class Loop:
 
     def _start(self) -> None:
         self._journal.append(
-            start_record(self._nameplate, self._policy, self._shield, self._settings, self._mode, self._state)
+            start_record(
+                self._nameplate, self._policy, self._shield, self._settings, self._mode, self._state, self._assets
+            )
         )
         self._policy_state = self._decider.start()
         self._detail = self._policy_state.detail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,12 @@ _MAX_NUMBERS = 1_000_000
 
 
 def start_record(
-    nameplate: Nameplate, policy: Policy, shield: Shield, settings: Strict, mode: Mode, state: ShieldState
-) -> dict[str, Any]:
-    """The first row of a run: who controls what, within which limits, from which state."""
-    return {
+    nameplate: Nameplate, policy: Policy, shield: Shield, settings: Strict, mode: Mode, state: ShieldState,
+    assets: Collection[str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The first row of a run: who controls what, within which limits, from which state; ``assets``: only these."""
+    own = {} if assets is None else {"assets": sorted(assets)}
+    return own | {
         "kind": "start",
         "utc_s": time.time(),
         "site": nameplate.site,

@@ -95,7 +95,7 @@ class _Run:
 
     def __init__(self, shield: Shield, start: Mapping[str, Any], found: list[Difference]) -> None:
         self._shield, self._found = shield, found
-        self._state = shield.start(mode=Mode(start["mode"]))
+        self._state = shield.start(mode=Mode(start["mode"]), assets=start.get("assets"))
         self._arbiter = Arbiter(shield.flat, shield.nameplate.agents)
         self._standing = self._arbiter.start()
         self._tells_slots = "arbitration" in start

@@ -16,6 +16,7 @@ from twinloop.deploy.drivers.local_server import LocalPlantServer
 from twinloop.deploy.journal import Journal
 from twinloop.deploy.loop import Period
 from twinloop.deploy.own_assets import named_assets
+from twinloop.deploy.replay import replay
 from twinloop.deploy.runtime import Runtime, RuntimeSettings
 from twinloop.deploy.shield import Mode, Shield
 from twinloop.envs.constraint import declare
@@ -61,6 +62,9 @@ def test_an_arms_process_moves_its_own_arm_and_leaves_the_others_command_as_it_i
     assert any(np.abs(row).max() > 0.0 for row in sent)
     assert {m["arm/arm_2"] for m in modes} == {Mode.SHADOW}
     assert Mode.AUTONOMOUS in {m["arm/arm_1"] for m in modes}
+    again = replay(tmp_path / "arm_1.sqlite", lambda _: shield)
+    assert (again.runs, again.differences) == (1, ())
+    assert again.decisions + again.missed == 8
     own.close()
     other.close()
 
