@@ -32,7 +32,7 @@ from ..policy_process import PolicyProcess
 from ..run_display import RunDisplay
 from ..runtime import Runtime, RuntimeSettings
 from ..scheduling import garbage_frozen
-from ..shield import Mode, Shield
+from ..shield import Mode, Shield, ShieldSettings
 from ..shield.orders import ORDERABLE
 from ..station.control_seat import ControlSeat, told
 from ..station.folder import StationFolder
@@ -226,7 +226,11 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
         policy = _policy(arguments, nameplate, wall_period_s)
         declaration = declared_limits(nameplate, arguments.plant, arguments.overrides)
         required = plant_requirements(arguments.plant, arguments.overrides)
-        shield = Shield(declaration, monitors=watch(declaration, policy, console.print, required))
+        shield = Shield(
+            declaration,
+            settings=ShieldSettings(advises=assets is None),  # others' assets are others' to advise on
+            monitors=watch(declaration, policy, console.print, required),
+        )
         path = arguments.journal or (_own_journal(nameplate) if station is None else station.journal)
         seat = (
             None if station is None else ControlSeat(station, declaration, Mode(arguments.mode), wall_period_s, sheet)

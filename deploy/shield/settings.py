@@ -43,6 +43,11 @@ class ShieldSettings(Strict):
     estimate_periods: NonNegativeInt = Field(
         default=5, description="periods that a bad value is replaced by the twin's estimate, where there is one"
     )
+    advises: bool = Field(
+        default=True,
+        description="whether a decision also says what would be sent if every asset followed its policy; it costs as "
+        "much as the decision itself while an asset does not",
+    )
     read_back_tolerance_pu: NonNegativeFloat = Field(
         default=1e-3,
         description="share of a command's range by which the plant may obey something else than was sent; beyond it, "

@@ -313,7 +313,7 @@ class Shield:
             pending=sent.pending,
         )
         advised: Arrays = commands
-        if not choice.plain and bool((choice.source >= FALLBACK).any()):
+        if self.settings.advises and not choice.plain and bool((choice.source >= FALLBACK).any()):
             advised = self._advised(proposal, choice, period, fallback)
         return Decision(
             commands,

@@ -18,7 +18,7 @@ from twinloop.deploy.loop import Period
 from twinloop.deploy.own_assets import named_assets
 from twinloop.deploy.replay import replay
 from twinloop.deploy.runtime import Runtime, RuntimeSettings
-from twinloop.deploy.shield import Mode, Shield
+from twinloop.deploy.shield import Mode, Shield, ShieldSettings
 from twinloop.envs.constraint import declare
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.robot_cell.config import RobotCellConfig
@@ -42,7 +42,8 @@ def test_an_arms_process_moves_its_own_arm_and_leaves_the_others_command_as_it_i
     served: LocalPlantServer, tmp_path: Path
 ) -> None:
     config = RobotCellConfig(seat=1)
-    shield = Shield(declare(SITE.nameplate(config), SITE.constraints(config), SITE.safe_states(config)))
+    declaration = declare(SITE.nameplate(config), SITE.constraints(config), SITE.safe_states(config))
+    shield = Shield(declaration, settings=ShieldSettings(advises=False))
     other, own = LocalPlant(served.endpoint), LocalPlant(served.endpoint)
     other.write({ARM: OTHERS})
     sent, modes = [], list[Mapping[str, Mode]]()
@@ -50,6 +51,7 @@ def test_an_arms_process_moves_its_own_arm_and_leaves_the_others_command_as_it_i
     def watch(period: Period) -> None:
         sent.append(period.decision.commands[ARM][0].copy())
         modes.append(period.decision.mode)
+        assert period.decision.advised is period.decision.commands
 
     with Journal(tmp_path / "arm_1.sqlite") as journal:
         policy = RandomPolicy(own.nameplate, seed=1)

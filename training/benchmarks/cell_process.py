@@ -19,7 +19,7 @@ from ...agents.artifact import load_artifact
 from ...deploy.decider import Decider, PolicyState, Question, Ticket
 from ...deploy.drivers import local_wire as wire
 from ...deploy.journal import Journal
-from ...deploy.shield import Decision, Mode, Shield
+from ...deploy.shield import Decision, Mode, Shield, ShieldSettings
 from ...deploy.shield.orders import Orders
 from ...deploy.transition import observed
 from ...envs.constraint import RowsConstraint, RowTerms, declare
@@ -163,7 +163,7 @@ class _TimedRows:
 class _TimedShield(Shield):
     def __init__(self, declaration: Any, parts: Parts) -> None:
         self._parts = parts
-        super().__init__(declaration)
+        super().__init__(declaration, settings=ShieldSettings(advises=False))  # as `run --assets` has it
 
     def guard(self, *told: Any, **more: Any) -> Any:
         with self._parts.of("guard of inputs"):
