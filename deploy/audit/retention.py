@@ -34,6 +34,7 @@ from .verify import CREATE_ANCHOR, audit
 _BATCH_ROWS = 200
 _BREATH_S = 0.01
 """Between two batches, so that the loop that writes the journal gets its turn."""
+_PATIENCE_S, _ASK_AGAIN_S = 20.0, 0.001
 _DAY_S = 86_400.0
 _MB = 1e6
 _ROW_BYTES = 150
@@ -145,7 +146,7 @@ def _delete(journal: Path, anchor: SignedHead) -> int:
     """Delete the rows up to the anchor's, which is stored first; the trigger against it is away only meanwhile."""
     deleted = 0
     try:
-        with closing(sqlite3.connect(journal, isolation_level=None, timeout=5.0)) as connection:
+        with closing(sqlite3.connect(journal, isolation_level=None, timeout=0.0)) as connection:
             connection.execute("PRAGMA synchronous=FULL")
             with _transaction(connection):
                 connection.execute(CREATE_ANCHOR)
@@ -176,9 +177,25 @@ def _delete(journal: Path, anchor: SignedHead) -> int:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    _begin(connection)
     with connection:  # commits, or rolls back on whatever exception
-        connection.execute("BEGIN IMMEDIATE")
         yield
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """Take the journal's lock between two rows of a loop that writes all the time.
+
+    SQLite's own waiting asks ever more rarely, ten times a second in the end, and seldom meets so short a gap.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_ASK_AGAIN_S)
 
 
 def _delete_files(found: Sequence[Part], anchored: int, declared: Retention) -> int:

@@ -76,7 +76,8 @@ def write_outcome(
         for number, candidate in enumerate(found.candidates, 1):
             if not candidate.on_front:
                 continue
-            document: dict[str, Any] = {"site": yaml.safe_load(dump(built(config, evaluator, candidate.values)))}
+            design = built(config, evaluator, candidate.values)
+            document: dict[str, Any] = {"site": design.model_dump(mode="json", by_alias=True, serialize_as_any=True)}
             text = yaml.safe_dump(document, sort_keys=False, width=120)
             held = {n: v for n, v in candidate.values.items() if "/" in n} | config.commands
             note = "".join(f"# held: {name} {value:g}\n" for name, value in held.items())

@@ -200,7 +200,7 @@ def _plants() -> Iterable[RunCase]:
         "runtime",
         "plant gone",
         dead=lambda k: k >= ONSET,
-        settings={"max_plant_failures": 4},
+        settings={"max_plant_failures": 4, "plant_patience_s": 0.0},
         periods=50,
         expect=(ends(lost, handed_back=False),),
     )
@@ -208,7 +208,7 @@ def _plants() -> Iterable[RunCase]:
         "runtime",
         "plant never there",
         dead=lambda k: True,
-        settings={"max_plant_failures": 4},
+        settings={"max_plant_failures": 4, "plant_patience_s": 0.0},
         periods=50,
         expect=(ends(lost, handed_back=None),),
     )
