@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ class NeverMaintain(NeutralPolicy):
         super().__init__(nameplate, name="never")
 
 
-class _Rule:
+class _Rule(ABC):
     """A rule that remembers nothing; subclasses choose."""
 
     _name = ""
@@ -50,9 +52,9 @@ class _Rule:
         column: FloatArray = measured[..., self._at[name]]
         return column
 
+    @abstractmethod
     def _chosen(self, measured: FloatArray) -> FloatArray:
         """Action ``[B, N]`` for what is measured, ``[B, N, O]``."""
-        raise NotImplementedError
 
 
 class PeriodicInspection(_Rule):

@@ -8,6 +8,7 @@ served, save where a dispatcher's rule says otherwise.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ class RunToFailure(NeutralPolicy):
         super().__init__(nameplate, name="run_to_failure")
 
 
-class _ServiceRule:
+class _ServiceRule(ABC):
     """What the rules share: ``_wanted`` says what each machine asks for, ``[B, N]``."""
 
     def __init__(self, nameplate: Nameplate, name: str, corrective_first: bool) -> None:
@@ -64,8 +65,9 @@ class _ServiceRule:
             commands[CREW][:, 0, 0] = np.where(waits.any(1), waits.argmax(1) + 1, 0)
         return commands, memory
 
+    @abstractmethod
     def _wanted(self, observation: Observation) -> Floats:
-        raise NotImplementedError
+        """What each machine asks for, ``[B, N]``."""
 
     def _told(self, observation: Observation, name: str) -> Floats:
         column = self._nameplate.group(MACHINE).index("measured", name)
