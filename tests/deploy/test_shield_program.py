@@ -180,7 +180,7 @@ def test_each_priority_gets_the_least_violation_that_those_before_it_leave(seed:
         both, limits = np.vstack([fixed, given]), np.concatenate([ends, bounds[own] / length[own]])
         least = quadprog.solve_qp(weight, np.zeros(n + k), -both.T, -limits - 1e-10)[0][n:]
         best = (np.maximum(least, 0.0) ** 2).sum()
-        # soft rows may be given a hair, 1e-7 each, at a sharp corner: of large violations that is more than of small ones
+        # soft rows may be given a hair, 1e-7 each, at a sharp corner: of large violations that is more than of small
         assert (ours**2).sum() <= best + 1e-6 * (1.0 + best)
         table = np.vstack([table, rows[own]])
         ends = np.concatenate([ends, bounds[own] + ours * length[own] + 1e-10])
