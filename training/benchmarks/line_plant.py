@@ -176,7 +176,8 @@ def summary(cases: Sequence[Case], plan: Plan, config: LineConfig) -> tuple[Tabl
     profit = ratio([c.plant_profit + c.plant_gain for c in cases], [c.twin_profit + c.twin_gain for c in cases])
     worst = min(c.plant_gain for c in cases)
     below = sum(c.plant_gain < 0.0 for c in cases)
-    keeps = gain[0] >= BAR
+    # a share of a loss says nothing: two losses would make a fine one
+    keeps = gain[0] >= BAR and sum(c.twin_gain for c in cases) > 0.0
     names = sorted(cases[0].true)
     off = {n: [c.estimated[n] - c.true[n] for c in cases] for n in names}
     hour = config.dt_s / 3600.0
