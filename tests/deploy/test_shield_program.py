@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -150,6 +150,7 @@ def test_rounding_at_a_sharp_corner_costs_no_commands(seed: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 6), m=st.integers(3, 15))
+@example(seed=9, n=2, m=9)
 def test_each_priority_gets_the_least_violation_that_those_before_it_leave(seed: int, n: int, m: int) -> None:
     quadprog = pytest.importorskip("quadprog", reason="the cross-check comes with the extra dev")
     rng = np.random.default_rng(seed)
@@ -178,10 +179,11 @@ def test_each_priority_gets_the_least_violation_that_those_before_it_leave(seed:
         fixed = np.hstack([table, np.zeros((len(table), k))])
         given = np.hstack([rows[own] / length[own, None], -np.eye(k)])
         both, limits = np.vstack([fixed, given]), np.concatenate([ends, bounds[own] / length[own]])
-        least = quadprog.solve_qp(weight, np.zeros(n + k), -both.T, -limits - 1e-10)[0][n:]
-        best = (np.maximum(least, 0.0) ** 2).sum()
-        # soft rows may be given a hair, 1e-7 each, at a sharp corner: of large violations that is more than of small
-        assert (ours**2).sum() <= best + 1e-6 * (1.0 + best)
+        found = quadprog.solve_qp(weight, np.zeros(n + k), -both.T, -limits - 1e-10)
+        best = (np.maximum(found[0][n:], 0.0) ** 2).sum()
+        # the referee has 2e-10 a row that ours has not: at a sharp corner that buys much, by its own prices
+        bought = 2.0 * 2e-10 * found[4].sum()
+        assert (ours**2).sum() <= best + bought + 1e-6
         table = np.vstack([table, rows[own]])
         ends = np.concatenate([ends, bounds[own] + ours * length[own] + 1e-10])
 
