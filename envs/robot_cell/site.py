@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..constraint import Constraint, SafeState
     from ..encoder import Encoder
+    from ..estimation.site import TwinPlan
     from ..plant import Plant
     from ..task import Task
     from ..twin import Twin
@@ -64,6 +65,11 @@ class RobotCellSite:
         from .plant import MuJoCoCell
 
         return MuJoCoCell(config, plant_config)
+
+    def live_twin(self, config: RobotCellConfig, plant_config: RobotCellPlantConfig) -> TwinPlan:
+        from .tracking import track_cell
+
+        return track_cell(config, plant_config)
 
     def constraints(self, config: RobotCellConfig) -> tuple[Constraint, ...]:
         from .constraints import cell_constraints

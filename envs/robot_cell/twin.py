@@ -28,6 +28,7 @@ from .placement import draw_placement
 from .sensing import arm_hidden, arm_measured, arm_statics, body_measured, outer
 from .starts import draw_starts
 from .targets import draw_targets
+from .told_cell import mixed_lag, mixed_state, told_state
 
 Tensor = torch.Tensor
 State = dict[str, Tensor]
@@ -136,6 +137,17 @@ class RobotCellTwin:
             s |= hear(self._config.peers, s, _message(s), s["seeds"], s["step"], self.dt_s)
             s["seen_gap"] = self._heard_gap(s)
         self._state = s
+        return self._readings()
+
+    def follow(self, measured: Tensors) -> None:
+        """Take over what a plant tells, ``[N, O]`` a group, NaN where nothing is known (:mod:`.told_cell`)."""
+        told = {name: value.to(self._device, self._dtype) for name, value in measured.items()}
+        self._state = told_state(self._state, told, self._config)
+
+    def mix(self, transform: Tensor) -> Readings:
+        """Mix joints, speeds and lags of all replicas by ``[B, B]``, as a live twin does."""
+        self._state = mixed_state(self._state, transform, self._limits)
+        self._lag = mixed_lag(self._lag, transform)
         return self._readings()
 
     def snapshot(self) -> dict[str, Tensor]:
