@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from ..envs.errors import JournalError
+from .row_text import row_text
 
 GENESIS = "0" * 64
 """What the first row names as the hash before it."""
@@ -41,7 +39,6 @@ BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON journal
 BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 """
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _ROOM_BYTES, _ROOM_PIECES = 1 << 16, 16
 _FOLD_AFTER_ROWS = 64  # a few hundred kilobytes, well within the room
 _LAST = "SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"
@@ -77,7 +74,7 @@ class Journal:
                 "to the plant without a record: give a journal on a disk that answers"
             )
         try:
-            bodies = [_ENCODER.encode(plain(r)) for r in records]
+            bodies = [row_text(r) for r in records]
             connection = self._open()
             with connection:  # commits, or rolls back on whatever exception
                 connection.execute("BEGIN IMMEDIATE")
@@ -247,26 +244,6 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(body)
     except (sqlite3.Error, ValueError) as error:
         raise JournalError(f"{path}: cannot be read ({error}); is it a journal of `twinloop run`?") from error
-
-
-def plain(value: Any) -> Any:
-    """JSON types only. Arrays become lists; NaN and infinities become text, because JSON has no number for them."""
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:  # the usual ones first: this runs every period
-        return value
-    if kind is float:
-        return value if math.isfinite(value) else repr(value)
-    if kind is np.ndarray and (value.dtype.kind in "biu" or (value.dtype.kind == "f" and np.isfinite(value).all())):
-        return value.tolist()
-    if kind is dict or isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, float):  # before str: NaN is a float that JSON cannot hold
-        return float(value) if math.isfinite(value) else repr(float(value))
-    return value if value is None or isinstance(value, (bool, int, str)) else repr(value)
 
 
 def _digest(sequence: int, previous: str, body: str) -> str:

@@ -19,8 +19,9 @@ from ..envs.plant import Telemetry
 from .arbitration.arbiter import Arbiter, Standing
 from .arbitration.claims import claims_of
 from .arbitration.reported import reported_slots, slots_row
-from .journal import plain, rows
+from .journal import rows
 from .record import decision_record, described, state_digest
+from .row_text import plain
 from .shield import Code, Mode, Shield, ShieldState
 from .shield.causes import Cause
 from .shield.orders import Orders

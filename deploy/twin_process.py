@@ -20,10 +20,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ..envs.configuration import Strict
 from ..envs.errors import ConfigurationError, ContractError, JournalError
-from .journal import plain
 from .journal_follower import AnotherJournalError, JournalFollower, Place
 from .live_stretch import SpanReader, commands_of
 from .live_twin import LiveTwin, Prediction, Recalibration, Span
+from .row_text import plain
 from .station.folder import StationFolder, read_whole, write_whole
 from .twin_plan import TwinDescription
 from .twin_verdict import TwinFolder, prediction_sheet, tell, verdict_sheet

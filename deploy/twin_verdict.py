@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.nameplate import Nameplate
-from .journal import plain
 from .live_twin import LiveTwinSettings, Prediction
+from .row_text import plain
 from .station.folder import StationFolder
 from .twin_gate import GateVerdict
 

@@ -105,7 +105,7 @@ class StationFolder:
 
 def write_whole(path: Path, data: Mapping[str, Any], *, durable: bool = True) -> None:
     """Write ``data`` as JSON under its final name at once; ``durable``: only when the disk has it."""
-    from ..journal import plain  # here: `twinloop stop` knows a station without waiting for numpy
+    from ..row_text import plain  # here: `twinloop stop` knows a station without waiting for numpy
 
     text = json.dumps(plain(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sqlite3
 import time
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from twinloop.deploy.journal import GENESIS, Journal, read, verify
+from twinloop.deploy.row_text import row_text
 from twinloop.envs.errors import JournalError
 
 
@@ -57,6 +60,22 @@ def test_a_journal_that_is_opened_again_continues_its_chain(tmp_path: Path) -> N
     head = written(tmp_path / "j")
     assert verify(tmp_path / "j", head).rows == 12
     assert verify(tmp_path / "j", head).is_sound
+
+
+def test_rows_of_the_encoder_before_verify_and_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    written(path, n=1)
+    old = {"kind": "decision", "number": 7, "sent": {"turbine": [[1e16, "nan"]]}, "who": "Ångström"}
+    body = json.dumps(old, sort_keys=True, separators=(",", ":"))  # 1e+16 and \\u00c5, which are written otherwise now
+    assert body != row_text(old)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        before = connection.execute("SELECT hash FROM journal WHERE sequence = 2").fetchone()[0]
+        digest = hashlib.sha256(f"3\n{before}\n{body}".encode()).hexdigest()
+        connection.execute("INSERT INTO journal VALUES (3, ?, ?, ?)", (body, before, digest))
+    head = written(path, n=1)
+    assert verify(path, head).is_sound
+    assert verify(path, head).rows == 5
+    assert read(path)[2] == old
 
 
 def test_two_writers_share_one_chain(tmp_path: Path) -> None:

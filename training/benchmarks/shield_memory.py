@@ -15,7 +15,8 @@ import numpy as np
 import psutil
 
 from ...agents.controllers.reference import RandomPolicy
-from ...deploy.journal import Journal, plain
+from ...deploy.journal import Journal
+from ...deploy.row_text import plain
 from ...deploy.runtime import Period, Runtime, RuntimeSettings
 from ...deploy.shield import Mode, Shield
 from ...deploy.shield.causes import Cause
