@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
 from ...envs.robot_cell.arm import N_JOINTS
-from ...envs.robot_cell.gaps import ArmShape, arm_gaps
+from ...envs.robot_cell.arm_body import ArmShape
+from ...envs.robot_cell.gaps import arm_gaps
 from ...envs.robot_cell.kinematics import reach_speeds
 from ...envs.robot_cell.nameplate import ARM, MEASURED, STATICS
 from ...envs.twin import Observation

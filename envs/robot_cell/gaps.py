@@ -12,35 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .arm import N_CAPSULES, N_JOINTS, UR5E, Arm
-from .capsules import radii
+from .arm_body import ArmBody, Body
 from .distance import NO_DISTANCE_M, closest, dot
-from .kinematics import Vector, pose
+from .kinematics import Vector
 
 Floats = NDArray[np.float64]
-
-_N_POINTS = 2 * N_CAPSULES + 1  # ends of capsules and the tool point
-
-
-@dataclass(frozen=True)
-class Body:
-    """Capsules ``[K]`` of anything: ``start_m`` ``[K, 3]``, ``along_m`` ``[K, 3]`` (end less start), ``radius_m``
-    ``[K]``."""
-
-    start_m: Floats
-    along_m: Floats
-    radius_m: Floats
-
-
-@dataclass(frozen=True)
-class ArmBody(Body):
-    """An arm's eight capsules, how both ends move with each joint, ``start_rates`` and ``along_rates`` ``[8, 6, 3]`` m
-    a rad, and its tool point ``[3]`` with its Jacobian ``[3, 6]``."""
-
-    start_rates: Floats
-    along_rates: Floats
-    tool_m: Floats
-    tool_rates: Floats
 
 
 @dataclass(frozen=True)
@@ -55,35 +31,6 @@ class Gaps:
     point_b_m: Floats
     gradient_a: Floats
     gradient_b: Floats
-
-
-class ArmShape:
-    """The constants of an arm as arrays, made once."""
-
-    def __init__(self, arm: Arm = UR5E) -> None:
-        self.arm = arm
-        self.radius_m = radii(arm)
-        self.self_pairs = np.array([(i, j) for a, b in arm.self_blocks for i in range(*a) for j in range(*b)])
-        ends = [(c.frame, point) for c in arm.capsules for point in (c.start_m, c.end_m)]
-        points = [*ends, (N_JOINTS, (0.0, 0.0, arm.tool_length_m)), *((k, (0.0, 0.0, 0.0)) for k in range(N_JOINTS))]
-        self._frame = np.array([frame for frame, _ in points])
-        self._local = np.array([(1.0, *point) for _, point in points])[:, None]
-        n_moving = np.array([c.n_moving for c in arm.capsules for _ in range(2)] + [N_JOINTS])
-        self._moves = (np.arange(N_JOINTS) < n_moving[:, None])[..., None].astype(np.float64)
-
-    def at(self, q: Floats, base: Floats) -> ArmBody:
-        """Capsules and rates at ``q`` ``[6]`` rad, on ``base`` ``[4]``: x, y, z in m, yaw in rad."""
-        p = pose(q.tolist(), base.tolist(), self.arm)
-        frames = np.array([value for frame in p.frames for vector in frame for value in vector])
-        frames = frames.reshape(N_JOINTS + 1, 4, 3)
-        turn = np.array(((p.cos, p.sin, 0.0), (p.sin, -p.cos, 0.0), (0.0, 0.0, 1.0)))  # (r, t, u) to (x, y, z)
-        points = (self._local @ frames[self._frame])[:, 0] @ turn + base[:3]
-        axes, origins, points = frames[:N_JOINTS, 3] @ turn, points[_N_POINTS:], points[:_N_POINTS]
-        rates = _cross(axes, points[:, None] - origins)
-        rates *= self._moves
-        start, start_rates = points[0:-1:2], rates[0:-1:2]
-        along, along_rates = points[1:-1:2] - start, rates[1:-1:2] - start_rates
-        return ArmBody(start, along, self.radius_m, start_rates, along_rates, points[-1], rates[-1].T)
 
 
 def arm_gaps(a: ArmBody, b: ArmBody) -> Gaps:
@@ -152,15 +99,6 @@ def _gradient(normal: Floats, share: Floats, arm: ArmBody) -> Floats:
     """``[8, K, 6]`` of points at ``share`` ``[8, K]`` of the axes along ``normal`` ``[8, K, 3]``."""
     still = normal @ np.swapaxes(arm.start_rates, 1, 2)
     return still + share[..., None] * (normal @ np.swapaxes(arm.along_rates, 1, 2))
-
-
-def _cross(v: Floats, w: Floats) -> Floats:
-    """Spelled out, since np.cross takes several times as long on arrays this small."""
-    found = np.empty(np.broadcast_shapes(v.shape, w.shape))
-    found[..., 0] = v[..., 1] * w[..., 2] - v[..., 2] * w[..., 1]
-    found[..., 1] = v[..., 2] * w[..., 0] - v[..., 0] * w[..., 2]
-    found[..., 2] = v[..., 0] * w[..., 1] - v[..., 1] * w[..., 0]
-    return found
 
 
 def _columns(points: Floats) -> Vector:

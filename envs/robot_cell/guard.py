@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 
 from ..constraint import RowTerms
 from .arm import N_JOINTS, UR5E, with_tool
-from .gaps import ArmBody, ArmShape, Body, Gaps, arm_gaps, body_gaps, plane_gaps, self_gaps
+from .arm_body import ArmBody, ArmShape, Body, shape_of
+from .gaps import Gaps, body_gaps, plane_gaps
 from .nameplate import ARM, BODY_MEASURED, MEASURED, OBSTACLE, PERSON
+from .surroundings import Pairs, look_around, pairs_of
 
 Floats = NDArray[np.float64]
 Place = tuple[float, float, float, float]
@@ -51,11 +53,14 @@ _WITHIN_REACH = 0.98  # of the brakes, so that rounding leaves "as fast as it ca
 _EACH_WAY = np.concatenate([np.eye(N_JOINTS), -np.eye(N_JOINTS)])
 _NONE = (np.zeros((0, N_JOINTS)), np.zeros(0), np.zeros(0))
 
+_NOBODY = np.zeros((0, len(BODY_MEASURED)))
+
 Rows = tuple[Floats, Floats]
 """``[R, 6]`` and ``[R]``: ``control @ u >= least``."""
 _Near = tuple[Floats, Floats, Floats]
 """What a reading asks of an arm, whatever it obeys: rows ``[R, 6]``, what they should be at least ``[R]``, and by how
 much ``[R]`` they may ask for more than braking along the present speeds gives."""
+_UNKNOWN = (np.full((1, N_JOINTS), math.nan), np.full(1, math.nan), np.zeros(1))
 
 
 @dataclass(frozen=True)
@@ -137,27 +142,46 @@ class CellRows:
         return rows, least
 
     def _near(self, k: int, measured: Mapping[str, Floats]) -> _Near:
-        made = _made(self)
-        arms = measured[ARM]
-        q, own = arms[k, _Q], made.shape.at(arms[k, _Q], made.bases[k])
+        made, arms = _made(self), measured[ARM]
+        q, age_s = arms[k, _Q], arms[:, _HEARD_AGE].tolist()
+        heard = [j for j in range(len(self.bases)) if j != k and age_s[j] <= self.blind_s]
+        own, *peers = made.shape.each(np.array([q, *arms[heard, _HEARD_Q]]), made.bases[[k, *heard]])
+        moving = measured[OBSTACLE] if self.has_obstacles else _NOBODY
+        people = measured[PERSON] if self.has_people else _NOBODY
+        bodies = [_bodies(rows) for rows in (moving, people) if len(rows)]
+        pairs, pace, spare_m = made.paired(self, len(peers), len(moving), len(people))
+        seen = look_around(own, peers, made.fixtures + bodies, pairs)
+        allowed = seen.gap_m - spare_m
+        if any(age_s[j] > 0.0 for j in heard):
+            allowed[pairs.peers] -= self._drift(seen.theirs.reshape(len(heard), -1, N_JOINTS), arms[heard]).reshape(-1)
         parts = [self._range(q)]
-        parts.append(self._closing(self_gaps(own, made.shape.self_pairs), self.self_gap_m, 1.0))
+        stops = len(people) > 0 and not (allowed[pairs.people] > 0.0).all()
+        if stops:  # a protective stop: every joint brakes, and none may start
+            parts.append((_EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS)))
+        if len(people) and not np.isfinite(allowed[pairs.people]).all():
+            return _UNKNOWN
+        allowed *= pace
+        # never asked to part: standing still is always allowed, and braking always enough
+        floor, steep = -np.maximum(allowed, 0.0), self.joint_speed_radps * np.abs(seen.gradient).sum(1)
+        near, spare = ~(allowed >= steep), np.zeros(len(allowed))
+        if len(moving):  # the arm makes way at their measured speed, where its brakes can
+            at = pairs.obstacles
+            comes = (seen.normal[at] * moving[pairs.second[at] - pairs.second[at.start], _VELOCITY]).sum(1)
+            near[at] = ~(allowed[at] - np.maximum(comes, 0.0) >= steep[at])
+            floor[at] = comes - allowed[at]
+            spare[at] = 0.5 * (np.abs(seen.gradient[at]) @ (_WITHIN_REACH * self.period_s * _BRAKING))
+        if stops:
+            near[pairs.people] = False
+        parts.append((seen.gradient[near], floor[near], spare[near]))
+        for plane in made.planes:
+            parts.append(self._closing(plane_gaps(own, plane[:3], plane[3]), self.fixture_gap_m))
         for j in range(len(self.bases)):
-            if j != k:
-                parts.append(self._peer(own, made, arms[j], j))
-        for plane in self.planes:
-            gaps = plane_gaps(own, np.array(plane[:3]), plane[3])
-            parts.append(self._closing(gaps, self.fixture_gap_m, 1.0))
-        if made.fixtures is not None:
-            parts.append(self._closing(_free(body_gaps(own, made.fixtures)), self.fixture_gap_m, 1.0))
-        if self.has_obstacles:
-            parts.append(self._moving(own, measured[OBSTACLE]))
-        if self.has_people:
-            parts.append(self._people(own, measured[PERSON]))
-        rows, floor, spare = (np.concatenate(part) for part in zip(*parts, strict=True))
-        if not (np.isfinite(rows).all() and not np.isnan(floor).any()):
-            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan), np.zeros(1)
-        return rows, floor, spare
+            if j != k and j not in heard:
+                parts.append(self._blind(own, made, j))
+        rows, least, spare = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not (np.isfinite(rows).all() and not np.isnan(least).any()):
+            return _UNKNOWN
+        return rows, least, spare
 
     def separation_m(self, closing_mps: float = 0.0) -> float:
         """Protective separation at that closing speed: ``v_h (T_r + T_s) + v_r (T_r + T_s / 2) + C + Z``, ``T_s`` the
@@ -179,56 +203,28 @@ class CellRows:
             return _NONE
         return _EACH_WAY[near], -self.gain_per_s * np.maximum(left[near], 0.0), np.zeros(int(near.sum()))
 
-    def _closing(self, gaps: Gaps, least_m: float, share: float, drift: Floats | float = 0.0) -> _Near:
-        """Rows of gaps that nothing but the arm closes, save by ``drift`` m until now."""
+    def _closing(self, gaps: Gaps, least_m: float) -> _Near:
+        """Rows of gaps that nothing but the arm closes."""
         gap, gradient = gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS)
-        allowed = share * self.gain_per_s * (gap - drift - least_m)
+        allowed = self.gain_per_s * (gap - least_m)
         near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(-1))
-        # never asked to part: standing still is always allowed, and braking always enough
-        return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(int(near.sum()))
+        return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(np.count_nonzero(near))
 
-    def _peer(self, own: ArmBody, made: _Made, heard: Floats, j: int) -> _Near:
-        age_s = float(heard[_HEARD_AGE])
-        if not age_s <= self.blind_s:
-            return self._blind(own, made, j)
-        gaps = arm_gaps(own, made.shape.at(heard[_HEARD_Q], made.bases[j]))
-        if age_s <= 0.0:
-            return self._closing(gaps, self.arm_gap_m, 0.5)
-        towards = np.abs(gaps.gradient_b)
-        came = np.maximum(-(gaps.gradient_b @ heard[_HEARD_DQ]), 0.0) * age_s
+    def _drift(self, theirs: Floats, heard: Floats) -> Floats:
+        """By how much gaps may have shrunk since peers were heard, m: by their speed then and what they may have gained
+        since. ``theirs`` ``[H, 64, 6]``, ``heard`` ``[H, O]``; ``[H, 64]``."""
+        age_s = heard[:, _HEARD_AGE, None]
+        towards = np.abs(theirs)
+        came = np.maximum(-(theirs @ heard[:, _HEARD_DQ, None])[..., 0], 0.0) * age_s
         gained = 0.5 * age_s * age_s * (towards @ _BRAKING)
-        most = towards.sum(-1) * self.joint_speed_radps * age_s
-        return self._closing(gaps, self.arm_gap_m, 0.5, np.minimum(came + gained, most).reshape(-1))
+        return np.asarray(np.minimum(came + gained, towards.sum(-1) * self.joint_speed_radps * age_s))
 
     def _blind(self, own: ArmBody, made: _Made, j: int) -> _Near:
         """A peer not heard for long is a ball of its whole reach about its shoulder."""
         reach_m = UR5E.reach_m + self.tool_length_m + UR5E.d_m[5]
         at = np.array([[*made.bases[j][:2], made.bases[j][2] + UR5E.d_m[0]]])
         ball = Body(at, np.zeros((1, 3)), np.array([reach_m]))
-        return self._closing(body_gaps(own, ball), self.arm_gap_m, 1.0)
-
-    def _moving(self, own: ArmBody, rows: Floats) -> _Near:
-        """Obstacles that move of themselves: the arm makes way at their measured speed, where it can."""
-        gaps = body_gaps(own, _bodies(rows))
-        gap, gradient = gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS)
-        comes = np.einsum("akc,kc->ak", gaps.normal, rows[:, _VELOCITY]).reshape(-1)
-        allowed = self.gain_per_s * (gap - self.fixture_gap_m)
-        near = ~(allowed - np.maximum(comes, 0.0) >= self.joint_speed_radps * np.abs(gradient).sum(-1))
-        gradient, comes, allowed = gradient[near], comes[near], allowed[near]
-        reach = np.abs(gradient) @ (_WITHIN_REACH * self.period_s * _BRAKING)  # what brakes give from where it slows to
-        return gradient, comes - allowed, 0.5 * reach
-
-    def _people(self, own: ArmBody, rows: Floats) -> _Near:
-        gaps = body_gaps(own, _bodies(rows))
-        if not np.isfinite(gaps.gap_m).all():
-            return np.full((1, N_JOINTS), math.nan), np.full(1, math.nan), np.zeros(1)
-        left = gaps.gap_m - self.separation_m()
-        if left.min() <= 0.0:  # protective stop: every joint brakes, and none may start
-            return _EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS)
-        gradient = gaps.gradient_a.reshape(-1, N_JOINTS)
-        allowed = left.reshape(-1) / (self.reaction_s + 0.5 * self.stopping_s)
-        near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(-1))
-        return gradient[near], -allowed[near], np.zeros(int(near.sum()))
+        return self._closing(body_gaps(own, ball), self.arm_gap_m)
 
 
 @dataclass
@@ -237,24 +233,34 @@ class _Made:
 
     shape: ArmShape
     bases: Floats
-    fixtures: Body | None
+    planes: Floats
+    fixtures: list[Body]
+    pairs: dict[tuple[int, ...], tuple[Pairs, Floats, Floats]] = field(default_factory=dict)
     reading: tuple[bytes, ...] = ()
     near: dict[int, _Near] = field(default_factory=dict)
     last: tuple[bytes, RowTerms] | None = None
+
+    def paired(self, rows: CellRows, *counts: int) -> tuple[Pairs, Floats, Floats]:
+        """Pairs among so many peers, obstacles and people; of each, closing speed a metre left, and what must be."""
+        if counts not in self.pairs:
+            n_peers, n_obstacles, n_people = counts
+            pairs = pairs_of(self.shape.arm, n_peers, len(rows.capsules), n_obstacles, n_people)
+            pace, spare_m = np.full(len(pairs.first), rows.gain_per_s), np.full(len(pairs.first), rows.fixture_gap_m)
+            spare_m[pairs.itself], spare_m[pairs.peers] = rows.self_gap_m, rows.arm_gap_m
+            pace[pairs.peers] *= 0.5  # each arm answers for half of the closing
+            spare_m[pairs.people] = rows.separation_m()
+            pace[pairs.people] = 1.0 / (rows.reaction_s + 0.5 * rows.stopping_s)
+            self.pairs[counts] = pairs, pace, spare_m
+        return self.pairs[counts]
 
 
 @lru_cache(maxsize=8)
 def _made(rows: CellRows) -> _Made:
     arm = with_tool(UR5E, rows.tool_length_m) if rows.tool_length_m > 0 else UR5E
     solid = np.array(rows.capsules)
-    fixtures = Body(solid[:, :3], solid[:, 3:6] - solid[:, :3], solid[:, 6]) if len(solid) else None
-    return _Made(ArmShape(arm), np.array(rows.bases), fixtures)
+    fixtures = [Body(solid[:, :3], solid[:, 3:6] - solid[:, :3], solid[:, 6])] if len(solid) else []
+    return _Made(shape_of(arm), np.array(rows.bases), np.array(rows.planes), fixtures)
 
 
 def _bodies(rows: Floats) -> Body:
     return Body(rows[:, _START], rows[:, _END] - rows[:, _START], rows[:, _RADIUS])
-
-
-def _free(gaps: Gaps) -> Gaps:
-    """Without the two mounted capsules of the arm, which stand where they stand."""
-    return Gaps(*(part[2:] for part in vars(gaps).values()))

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ...envs.robot_cell.arm import UR5E
+from ...envs.robot_cell.arm_body import ArmShape
 from ...envs.robot_cell.clearance import Clearance, Segments, segments
 from ...envs.robot_cell.config import Peers, People, RobotCellConfig
-from ...envs.robot_cell.gaps import ArmShape, arm_gaps
+from ...envs.robot_cell.gaps import arm_gaps
 from ...envs.robot_cell.kinematics import pose
 from ...envs.robot_cell.motion import JointLimits, move
 from ...envs.robot_cell.nameplate import ARM

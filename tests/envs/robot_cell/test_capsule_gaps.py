@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from twinloop.envs.robot_cell.arm_body import ArmShape, Body
 from twinloop.envs.robot_cell.capsules import capsule_ends, radii
 from twinloop.envs.robot_cell.distance import segment_distance
-from twinloop.envs.robot_cell.gaps import ArmShape, Body, Gaps, arm_gaps, body_gaps, plane_gaps, self_gaps
+from twinloop.envs.robot_cell.gaps import Gaps, arm_gaps, body_gaps, plane_gaps, self_gaps
 
 Floats = NDArray[np.float64]
 SHAPE = ArmShape()

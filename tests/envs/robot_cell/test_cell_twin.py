@@ -13,6 +13,7 @@ import torch
 from twinloop.envs.conformance import check_encoder, check_twin
 from twinloop.envs.errors import ConfigurationError, ContractError
 from twinloop.envs.robot_cell.arm import UR5E, with_tool
+from twinloop.envs.robot_cell.arm_body import ArmShape, Body
 from twinloop.envs.robot_cell.config import (
     ArmPlace,
     Box,
@@ -27,7 +28,7 @@ from twinloop.envs.robot_cell.config import (
     ReachWork,
     RobotCellConfig,
 )
-from twinloop.envs.robot_cell.gaps import ArmShape, Body, arm_gaps, body_gaps, plane_gaps, self_gaps
+from twinloop.envs.robot_cell.gaps import arm_gaps, body_gaps, plane_gaps, self_gaps
 from twinloop.envs.robot_cell.kinematics import reach_speeds, tool_position
 from twinloop.envs.robot_cell.nameplate import ARM, HIDDEN, MEASURED, OBSTACLE, PERSON
 from twinloop.envs.robot_cell.site import SITE

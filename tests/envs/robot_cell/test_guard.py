@@ -16,9 +16,10 @@ from twinloop.envs.constraint import declare
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.plant import Telemetry
 from twinloop.envs.robot_cell.arm import UR5E
+from twinloop.envs.robot_cell.arm_body import ArmShape, Body
 from twinloop.envs.robot_cell.config import HOME_RAD, CapsuleFixture, People, RandomArms, RobotCellConfig
 from twinloop.envs.robot_cell.constraints import cell_rows
-from twinloop.envs.robot_cell.gaps import ArmShape, Body, arm_gaps, body_gaps, plane_gaps
+from twinloop.envs.robot_cell.gaps import arm_gaps, body_gaps, plane_gaps
 from twinloop.envs.robot_cell.guard import CellRows
 from twinloop.envs.robot_cell.kinematics import reach_speeds, tool_position
 from twinloop.envs.robot_cell.nameplate import ARM, BODY_MEASURED, MEASURED, PERSON

@@ -1,0 +1,97 @@
+"""All that one arm may meet, as one list of pairs of capsules: worked out together, since a dozen small arrays cost as
+much as one. Numpy alone; :mod:`.gaps` has the same pair by pair of bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arm import N_CAPSULES, Arm
+from .arm_body import ArmBody, Body, shape_of
+from .distance import NO_DISTANCE_M, closest, dot
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+_MOUNTED = 2  # an arm's first capsules stand where they stand: no matter what is fixed beside them
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Which of the own capsules ``first`` ``[P]`` is looked at with which of all bodies' ``second`` ``[P]``, own ones
+    first. Slices of ``[P]``: ``itself``, ``peers`` (64 each), ``fixtures``, ``obstacles``, ``people``."""
+
+    first: Indices
+    second: Indices
+    itself: slice
+    peers: slice
+    fixtures: slice
+    obstacles: slice
+    people: slice
+
+
+@lru_cache(maxsize=64)
+def pairs_of(arm: Arm, n_peers: int, n_fixtures: int, n_obstacles: int, n_people: int) -> Pairs:
+    """The pairs of an arm among so many arms, capsules, obstacles and people."""
+    own = shape_of(arm).self_pairs
+    first, second, slices = [own[:, 0]], [own[:, 1]], [slice(0, len(own))]
+    at = N_CAPSULES
+    for count, capsules in (
+        (n_peers * N_CAPSULES, range(N_CAPSULES)), (n_fixtures, range(_MOUNTED, N_CAPSULES)),
+        (n_obstacles, range(N_CAPSULES)), (n_people, range(N_CAPSULES)),
+    ):  # fmt: skip
+        first.append(np.tile(np.array(capsules, dtype=np.intp), count))
+        second.append(np.repeat(np.arange(at, at + count), len(capsules)))
+        slices.append(slice(slices[-1].stop, slices[-1].stop + len(first[-1])))
+        at += count
+    return Pairs(np.concatenate(first), np.concatenate(second), *slices)
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Of each pair: ``gap_m`` ``[P]``, ``normal`` ``[P, 3]`` to the own capsule, ``gradient`` ``[P, 6]`` of the gap by
+    the own joints in m a rad, and by how much ``[peers, 6]`` the gaps to other arms change with *their* joints."""
+
+    gap_m: Floats
+    normal: Floats
+    gradient: Floats
+    theirs: Floats
+
+
+def look_around(own: ArmBody, peers: Sequence[ArmBody], others: Sequence[Body], pairs: Pairs) -> Nearness:
+    """Every pair of ``pairs``; ``others``: fixtures, obstacles and people, in this order."""
+    bodies = (own, *peers, *others)
+    start = np.concatenate([b.start_m for b in bodies]).T
+    along = np.concatenate([b.along_m for b in bodies]).T
+    radius = np.concatenate([b.radius_m for b in bodies])
+    first, second = pairs.first, pairs.second
+    lines = (start.take(first, 1), along.take(first, 1), start.take(second, 1), along.take(second, 1))
+    a, along_a, b, along_b = ((v[0], v[1], v[2]) for v in lines)
+    s, t, apart = closest(a, along_a, b, along_b)
+    distance = np.sqrt(dot(apart, apart))
+    scale = np.where(distance > NO_DISTANCE_M, 1.0 / np.maximum(distance, NO_DISTANCE_M), 0.0)
+    normal = (np.array(apart) * scale).T
+    rates = _rates(own, first, s)
+    itself, those = pairs.itself, pairs.peers
+    rates[itself] -= _rates(own, second[itself], t[itself])
+    gradient = np.einsum("pjc,pc->pj", rates, normal)
+    theirs = gradient[:0]
+    if peers:
+        which, each = second[those] % N_CAPSULES, N_CAPSULES * N_CAPSULES
+        spans = [slice(k * each, (k + 1) * each) for k in range(len(peers))]
+        moves = [_rates(peer, which[k], t[those][k]) for peer, k in zip(peers, spans, strict=True)]
+        theirs = -np.einsum("pjc,pc->pj", np.concatenate(moves), normal[those])
+    return Nearness(distance - radius[first] - radius[second], normal, gradient, theirs)
+
+
+def _rates(arm: ArmBody, which: Indices, share: Floats) -> Floats:
+    """How points at ``share`` ``[P]`` of capsules ``which`` ``[P]`` move with the joints, ``[P, 6, 3]``."""
+    found = arm.along_rates.take(which, 0)
+    found *= share[:, None, None]
+    found += arm.start_rates.take(which, 0)
+    return found
