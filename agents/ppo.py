@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,13 +40,22 @@ class Losses:
 
 def learning_rate(settings: PpoConfiguration | AnalyticConfiguration, progress: float) -> float:
     """Step size after a share ``progress`` in [0, 1] of the iterations."""
-    match settings.lr_schedule:
+    return settings.lr * _left(settings.lr_schedule, progress)
+
+
+def entropy_coefficient(settings: PpoConfiguration, progress: float) -> float:
+    """Weight of the entropy after a share ``progress`` in [0, 1] of the iterations."""
+    return settings.entropy_coefficient * _left(settings.entropy_schedule, progress)
+
+
+def _left(schedule: Literal["constant", "linear", "cosine"], progress: float) -> float:
+    match schedule:
         case "constant":
-            return settings.lr
+            return 1.0
         case "linear":
-            return settings.lr * (1.0 - progress)
+            return 1.0 - progress
         case "cosine":
-            return settings.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def loss_and_gradients(
@@ -161,7 +170,7 @@ class GroupLearner:
         """Update ``network``, which is the stacks of that number, from their samples."""
         if len(samples) == 0:
             return {}
-        s = self.settings
+        s = self.settings.model_copy(update={"entropy_coefficient": entropy_coefficient(self.settings, progress)})
         generator = torch.Generator().manual_seed(seed)
         lr = learning_rate(s, progress)
         if s.advantage_normalisation == "batch":

@@ -45,6 +45,9 @@ class PpoConfiguration(Strict):
     minibatches: PositiveInt = Field(8, description="gradient steps an epoch")
     value_coefficient: float = Field(0.5, ge=0)
     entropy_coefficient: float = Field(0.0, ge=0)
+    entropy_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="linear, cosine: the coefficient falls to nought at the run's end, as lr may"
+    )
     max_grad_norm: PositiveFloat = 0.5
     target_kl: PositiveFloat | None = Field(None, description="an update stops early above 1.5 times this")
     advantage_normalisation: Literal["minibatch", "batch", "none"] = "minibatch"

@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import Logger
 from twinloop.agents.advantages import generalised_advantages
 from twinloop.agents.minibatches import Samples, gather
 from twinloop.agents.networks import ActorCritic
-from twinloop.agents.ppo import GroupLearner, learning_rate, loss_and_gradients
+from twinloop.agents.ppo import GroupLearner, entropy_coefficient, learning_rate, loss_and_gradients
 from twinloop.agents.ppo_settings import PpoConfiguration
 
 T, SLOTS, F = 24, 6, 5
@@ -241,3 +241,24 @@ def test_schedules(schedule: Any, half: float, end: float) -> None:
     assert learning_rate(settings, 0.0) == pytest.approx(1e-3)
     assert learning_rate(settings, 0.5) == pytest.approx(half * 1e-3)
     assert learning_rate(settings, 1.0) == pytest.approx(end * 1e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize(("schedule", "half", "end"), [("constant", 1.0, 1.0), ("linear", 0.5, 0.0)])
+def test_the_weight_of_the_entropy_falls_as_scheduled(schedule: Any, half: float, end: float) -> None:
+    settings = PpoConfiguration(entropy_coefficient=0.02, entropy_schedule=schedule)
+    assert [entropy_coefficient(settings, at) for at in (0.0, 0.5, 1.0)] == pytest.approx(
+        [0.02, half * 0.02, end * 0.02]
+    )
+
+
+def test_an_update_at_half_way_is_one_with_half_the_entropy() -> None:
+    falling = PpoConfiguration(hidden=(16, 16), entropy_coefficient=0.2, entropy_schedule="linear")
+    halved = PpoConfiguration(hidden=(16, 16), entropy_coefficient=0.1)
+    full = PpoConfiguration(hidden=(16, 16), entropy_coefficient=0.2)
+    after = []
+    for settings in (falling, halved, full):
+        _, learner, samples = peer_and_ours(settings)
+        learner.update(samples, 0.5, 0)
+        after.append(learner.network.parameters.clone())
+    torch.testing.assert_close(after[0], after[1], rtol=0, atol=0)
+    assert not torch.equal(after[0], after[2])
