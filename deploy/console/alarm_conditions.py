@@ -5,16 +5,18 @@ A cause that holds for the whole site is one alarm, not one an asset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..shield import Mode
+from ..station.hearing import PAGES, SILENT_S, Heard
 from .alarm_book import Condition, Priority
 from .sheet import Sheet
 from .words import SITE_CODES, code_words
 
 _BAD = 2
 _TWIN_SILENT_S, _TWIN_SILENT_PERIODS = 30.0, 10.0
+"""Where the twin's process does not tell itself from when on it counts as silent."""
 _GRAVITY = {Mode.TRIPPED: Priority.HIGH, Mode.BACKUP: Priority.MEDIUM, Mode.DEGRADED: Priority.LOW}
 
 
@@ -25,6 +27,12 @@ def silent_condition(age_s: float, limit_s: float) -> Condition:
         f"control has been silent for more than {limit_s:.1f} s: see to its process; the watchdog takes the plant",
         shelvable=False,
     )  # fmt: skip
+
+
+def missed_pages(heard: Sequence[Heard]) -> list[Condition]:
+    """The pages are gone without having taken their leave; told by who is not one of them."""
+    text = f"the pages have given no sign for more than {SILENT_S:.0f} s: see to `twinloop console`"
+    return [Condition("site/pages-silent", Priority.LOW, text) for one in heard if one.who == PAGES and one.is_silent]
 
 
 def conditions_of(
@@ -87,7 +95,8 @@ def _of_twin(state: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> lis
     found = []
     at_s, told_s = state.get("utc_s"), verdict.get("utc_s")
     behind_s = at_s - told_s if isinstance(at_s, (int, float)) and isinstance(told_s, (int, float)) else 0.0
-    limit_s = max(_TWIN_SILENT_S, _TWIN_SILENT_PERIODS * float(verdict.get("period_s") or 0.0))
+    limit_s = float(verdict.get("stale_after_s") or 0.0)
+    limit_s = limit_s or max(_TWIN_SILENT_S, _TWIN_SILENT_PERIODS * float(verdict.get("period_s") or 0.0))
     if behind_s > limit_s:
         text = f"the live twin has said nothing for more than {limit_s:.0f} s: see to its process; no proposals"
         found.append(Condition("site/twin-silent", Priority.LOW, text))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...envs.errors import ConfigurationError, JournalError
 from ..journal import Journal
 from ..station.folder import StationFolder, read_whole, write_whole
+from ..station.hearing import LIVE_TWIN, Hearing, pages_beat
 from ..station.people import People
 from .alarm_book import MARKS, WINDOW_S, AlarmBook, Condition, Priority
 from .alarm_conditions import conditions_of, silent_condition
@@ -24,12 +27,14 @@ from .site_warnings import SiteWarnings
 from .state_feed import LOOK_S, StateFeed
 from .stream import Broadcast
 from .trend import Trend
+from .words import heard_words
 
 _LOG = logging.getLogger(__name__)
 
 _SLOW_S = 0.5
 """Between two looks at what changes seldom: alarms' clocks, proposals, the live twin's verdict."""
 _CHAIN_S = 2.0
+_BEAT_S = 5.0
 
 
 class Desk:
@@ -47,6 +52,7 @@ class Desk:
         self.chain = ChainWatch(station.journal)
         self.trend: Trend | None = None
         self.verdict: Mapping[str, Any] | None = None
+        self._hearing, self._beside, self._beat_s = Hearing(station), "", -_BEAT_S
         self.is_logging = True
         folder = station.path / "console"
         self.own_journal = folder / "journal.sqlite"
@@ -75,6 +81,9 @@ class Desk:
         self.round(slow=True)
 
     def close(self) -> None:
+        """Take leave: pages that end as they should are not missed."""
+        with suppress(OSError):  # a station out of reach: then they count as gone, which they are
+            pages_beat(self.station).unlink(missing_ok=True)
         self._log.close()
 
     def people(self) -> People:
@@ -175,7 +184,17 @@ class Desk:
         except JournalError as error:  # an alarm is shown whether or not it can be recorded
             _LOG.error("console: %s", error)
 
+    def _beat(self) -> None:
+        """A sign of life, for who looks at the station from elsewhere."""
+        if time.monotonic() - self._beat_s < _BEAT_S:
+            return
+        self._beat_s = time.monotonic()
+        with suppress(OSError):  # its age tells
+            write_whole(pages_beat(self.station), {"utc_s": time.time(), "pid": os.getpid()}, durable=False)
+
     def _look_around(self) -> None:
+        self._beat()
+        self._beside = "; ".join(heard_words(one) for one in self._hearing.look() if one.who == LIVE_TWIN)
         try:
             self.verdict = read_whole(self.station.twin / "verdict.json")
         except (OSError, ValueError):
@@ -205,6 +224,7 @@ class Desk:
         told["proposals:version"] = self._version_of_proposals
         told["console:log"] = "" if self.is_logging else "the pages cannot record what is done: no action but the stop"
         told["console:trouble"] = self.feed.trouble
+        told["console:beside"] = self._beside
         fault = self.chain.state.fault
         told["journal:fault"] = f"the journal is not as it was: {fault}" if fault else ""
         told["stop:ordered"] = "ordered" if self.station.stop.exists() else ""

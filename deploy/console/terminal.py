@@ -11,16 +11,21 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..station.folder import read_whole
+from ..station.hearing import Heard, Hearing
 from .alarm_book import MARKS, AlarmBook, Priority
-from .alarm_conditions import conditions_of, silent_condition
+from .alarm_conditions import conditions_of, missed_pages, silent_condition
 from .live_values import SITE, live_values
 from .sheet import Sheet, main_signal
 from .site_warnings import SiteWarnings
 from .state_feed import StateFeed
+from .words import heard_words
 
 _BAR_CELLS = 12
 _STYLES: Mapping[str, str] = {"high": "bold white on red", "medium": "bold black on yellow", "low": "bold"}
 _MOST_ALARMS = 6
+_BESIDE_S = 0.5
+"""Between two looks at what the live twin and the pages write."""
 
 
 class TerminalOverview:
@@ -30,6 +35,10 @@ class TerminalOverview:
         self._feed = feed
         self._book = AlarmBook()
         self._site = SiteWarnings()
+        self._hearing = Hearing(feed.station)
+        self._heard: tuple[Heard, ...] = ()
+        self._verdict: Mapping[str, Any] | None = None
+        self._beside_s = -_BESIDE_S
         self.said = ""
         """The last thing that was done from here, in words."""
 
@@ -46,6 +55,9 @@ class TerminalOverview:
             rows.append(Text(f"▲ {self._feed.trouble}", _STYLES["medium"]))
         if self._feed.station.stop.exists() and not state.get("stop"):
             rows.append(Text("■ emergency stop ordered, not seen to be carried out yet", _STYLES["high"]))
+        if not state.get("ended"):
+            self._look_beside()
+            rows += [Text(heard_words(one), _STYLES["medium"] if one.is_silent else "") for one in self._heard]
         rows += self._alarms(sheet, state)
         rows += [_assets(sheet, state, live, group.name) for group in sheet.nameplate.groups]
         rows.append(
@@ -64,8 +76,20 @@ class TerminalOverview:
         text.append(f"  period {live['site:number']}, {live['site:clock']}; {live['site:modes']}", "not bold")
         return text
 
+    def _look_beside(self) -> None:
+        """At the live twin and the pages."""
+        now_s = time.monotonic()
+        if now_s - self._beside_s < _BESIDE_S:
+            return
+        self._beside_s, self._heard = now_s, self._hearing.look()
+        try:
+            self._verdict = read_whole(self._feed.station.twin / "verdict.json")
+        except (OSError, ValueError):
+            self._verdict = None
+
     def _alarms(self, sheet: Sheet, state: Mapping[str, Any]) -> list[RenderableType]:
-        conditions = conditions_of(sheet, state) + self._site.conditions(sheet, state)
+        conditions = conditions_of(sheet, state, self._verdict) + self._site.conditions(sheet, state)
+        conditions += [] if state.get("ended") else missed_pages(self._heard)
         if self._feed.is_stale and not state.get("ended"):
             conditions.append(silent_condition(self._feed.age_s, self._feed.stale_after_s))
         self._book.update(conditions, time.time())

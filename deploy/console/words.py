@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..arbitration import RELINQUISHED, Slot
 from ..shield import Code
 from ..shield.causes import TABLE
+from ..station.hearing import Heard
 
 CODE_WORDS: dict[str, str] = {
     Code.INPUT_MISSING: "not in the reading",
@@ -138,3 +139,9 @@ def duration_words(seconds: float) -> str:
     if seconds < 120.0:
         return f"{max(seconds, 0.0):.0f} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 7200.0 else f"{seconds / 3600.0:.1f} h"
+
+
+def heard_words(heard: Heard) -> str:
+    """Since when a process beside control is heard, or is not."""
+    span = duration_words(heard.age_s)
+    return f"{heard.who}: not heard for {span}" if heard.is_silent else f"{heard.who}: heard {span} ago"

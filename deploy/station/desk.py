@@ -28,6 +28,7 @@ from ..shield.orders import ORDERABLE, Orders
 from .change import Asked
 from .executor_seat import EmptySeat, Executor, Verdict
 from .folder import StationFolder
+from .hearing import Hearing, RollCall, told
 from .inbox import Inbox, Waiting
 from .manual_values import LONGEST_S, ManualValues
 from .order import Order, OrderResult
@@ -73,7 +74,7 @@ class StationDesk:
         self.executor: Executor = executor or EmptySeat()
         self._sheet, self._utc, self._monotonic = sheet, utc_s, monotonic_s
         self._inbox, self._stop = Inbox(station), StopFile(station.stop, utc_s, steady_s)
-        self._manual = ManualValues(nameplate, period_s)
+        self._manual, self._roll = ManualValues(nameplate, period_s), RollCall(Hearing(station))
         self._agents = frozenset(nameplate.agents)
         self._steady, self._started_s = steady_s, steady_s()
         self._was_held = self._reset_due = False
@@ -114,6 +115,9 @@ class StationDesk:
             found += [{"utc_s": self._utc(), **row, "kind": "execution"} for row in self.executor.rows()]
         except Exception:  # noqa: BLE001 - whoever carries out proposals must not end the control of a plant
             _LOG.exception("the executor's rows can't be had")
+        for change in self._roll.changes():
+            self._say(told(change))
+            found.append({"utc_s": self._utc(), "kind": "beside", **change})
         return found
 
     def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:

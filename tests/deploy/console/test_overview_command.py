@@ -16,7 +16,7 @@ import pytest
 from tests.deploy.console.rig import PATIENCE_S, until
 
 from twinloop.__main__ import main
-from twinloop.deploy.station.folder import StationFolder, read_whole
+from twinloop.deploy.station.folder import StationFolder, read_whole, write_whole
 from twinloop.training.benchmarks.console_site import LiveStation, running_station
 
 
@@ -37,6 +37,21 @@ def test_once_prints_the_site_and_ends_with_0_while_it_is_fresh(
     shown = capsys.readouterr().out
     for words in ("mills", "running", "M01", "autonomous", "16 policy", "▲ 2 backup", "bad readings: power_kw"):
         assert words in shown
+
+
+def test_a_live_twin_that_died_is_told_with_its_age_and_as_an_alarm(
+    live: LiveStation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = live.folder.twin / "verdict.json"
+    for age_s, words in ((2.0, "live twin: heard"), (40.0, "live twin: not heard for")):
+        then_s = time.time() - age_s
+        write_whole(verdict, {"open": True, "utc_s": then_s, "stale_after_s": 15.0}, durable=False)
+        os.utime(verdict, (then_s, then_s))
+        until(lambda: main(["overview", "--station", str(live.folder.path), "--once"]) == 0)
+        shown = capsys.readouterr().out
+        assert words in shown
+    assert "the live twin has said nothing for more than 15 s" in shown
+    verdict.unlink()
 
 
 def test_a_station_that_never_ran_is_stale_and_a_folder_that_is_none_is_refused(
