@@ -35,6 +35,8 @@ def restarted(
     Arrays under ``group/name`` have one row an asset, ``[1, N, ...]``, as artifacts keep them. All others belong to the
     site, and start again when no asset is on its policy. What is no such memory is left for the policy to judge.
     """
+    if not others and OFF_POLICY.isdisjoint(source.values()):
+        return memory
     off = {
         g.name: np.array(
             [source[agent] in OFF_POLICY or agent in others for agent in (f"{g.name}/{a}" for a in g.assets)]

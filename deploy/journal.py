@@ -41,6 +41,7 @@ BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 """
 _ROOM_BYTES, _ROOM_PIECES = 1 << 16, 16
 _FOLD_AFTER_ROWS = 64  # a few hundred kilobytes, well within the room
+_INSERT = "INSERT INTO journal VALUES (?, ?, ?, ?)"
 _LAST = "SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"
 
 
@@ -54,6 +55,7 @@ class Journal:
     def __init__(self, path: Path, patience_s: float = 5.0) -> None:
         self.path = Path(path)
         self._connection: sqlite3.Connection | None = None
+        self._last: tuple[int, str] | None = None
         self.head = ""
         """Hash of the row appended last, empty before the first."""
         self._patience_s = patience_s
@@ -75,19 +77,13 @@ class Journal:
             )
         try:
             bodies = [row_text(r) for r in records]
-            connection = self._open()
-            with connection:  # commits, or rolls back on whatever exception
-                connection.execute("BEGIN IMMEDIATE")
-                last = connection.execute(_LAST).fetchone()
-                sequence, digest = (int(last[0]), str(last[1])) if last else (0, GENESIS)
-                for body in bodies:
-                    sequence, previous = sequence + 1, digest
-                    digest = _digest(sequence, previous, body)
-                    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, body, previous, digest))
+            connection, last, self._last = self._open(), self._last, None
+            last = _follow(connection, last, bodies)
             self._unfolded += len(records)
             if self._unfolded >= _FOLD_AFTER_ROWS and self._fold is not None:
                 self._unfolded = 0
                 self._fold.wake()
+            self._last, self.head = last, last[1]
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:
             raise JournalError(
                 f"{self.path}: cannot append ({type(error).__name__}: {error}); nothing may be sent to the plant "
@@ -95,8 +91,7 @@ class Journal:
             ) from error
         finally:
             self._turn.release()
-        self.head = digest
-        return digest
+        return last[1]
 
     def close(self) -> None:
         """Fold the write-ahead log into the file; the journal can be appended to again."""
@@ -106,7 +101,7 @@ class Journal:
                     self._fold.close(self._patience_s)
                     self._fold = None
                 self._connection.close()
-                self._connection = None
+                self._connection = self._last = None
             finally:
                 self._turn.release()
 
@@ -134,6 +129,28 @@ class Journal:
                 raise
             self._connection, self._fold = connection, _Fold(self.path)
         return self._connection
+
+
+def _follow(connection: sqlite3.Connection, last: tuple[int, str] | None, bodies: Sequence[str]) -> tuple[int, str]:
+    """Write rows, all or none, behind the last one; number and hash of what is the last row then.
+
+    ``last``: that of our own last commit, where it is known. A single row needs no look at the journal's end then: when
+    another process has appended since, the number is taken, SQLite refuses it, and the end is looked up after all.
+    """
+    if last is not None and len(bodies) == 1:
+        with suppress(sqlite3.IntegrityError):
+            sequence, digest = last[0] + 1, _digest(last[0] + 1, last[1], bodies[0])
+            connection.execute(_INSERT, (sequence, bodies[0], last[1], digest))  # commits by itself
+            return sequence, digest
+    with connection:  # commits, or rolls back on whatever exception
+        connection.execute("BEGIN IMMEDIATE")
+        found = connection.execute(_LAST).fetchone()
+        sequence, digest = (int(found[0]), str(found[1])) if found else (0, GENESIS)
+        for body in bodies:
+            sequence, previous = sequence + 1, digest
+            digest = _digest(sequence, previous, body)
+            connection.execute(_INSERT, (sequence, body, previous, digest))
+    return sequence, digest
 
 
 class _Fold:

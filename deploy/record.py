@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..agents.policy import Policy
 from ..envs.configuration import Strict
@@ -19,7 +22,7 @@ from .arbitration.reported import slots_row
 from .shield import Code, Decision, Mode, Reason, Shield, ShieldState, Source
 from .shield.causes import Cause
 from .shield.orders import Orders
-from .shield.state import as_arrays
+from .shield.state import named
 from .transition import has_timed_out, told_commands
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ ARBITRATION = 1
 """Form of what rows tell of arbitration; journals from before there was any lack it in their start rows."""
 
 _MAX_NUMBERS = 1_000_000
+_ORDERS = tuple(field.name for field in fields(Orders))
+_NUMBERS = {float: (np.dtype(float), struct.Struct("=d").pack), bool: (np.dtype(bool), struct.Struct("=?").pack)}
 
 
 def start_record(
@@ -73,18 +78,19 @@ def decision_record(
     ``idle`` the numbers of those for which nothing is sent; ``modes`` is one word where all assets share it;
     ``advised`` what would be sent if all were autonomous, where that is something else.
     """
-    off_policy = [s for s in Source if s is not Source.POLICY]
-    always = (Source.SUBSTITUTED, Source.FALLBACK)
-    by_source = {s.value: [agent for agent, found in decision.source.items() if found is s] for s in off_policy}
+    sources: dict[str, list[str]] = {Source.SUBSTITUTED.value: [], Source.FALLBACK.value: []}
+    for agent, source in decision.source.items():
+        if source is not Source.POLICY:
+            sources.setdefault(source.value, []).append(agent)
     return {
         "kind": "decision",
         "number": number,
         "telemetry": _telemetry(telemetry),
         "policy": policy,
         "sent": decision.commands,
-        "sources": {name: agents for name, agents in by_source.items() if agents or name in always},
+        "sources": sources,
         "modes": modes_of(decision),
-        "idle": {name: np.flatnonzero(~acts) for name, acts in decision.acts.items() if not acts.all()},
+        "idle": {name: places for name, acts in decision.acts.items() if (places := _places_of_false(acts.tolist()))},
         "advised": None if decision.advised is decision.commands else decision.advised,
         "reasons": [_reason(r) for r in decision.reasons],
         "previous": previous,
@@ -160,11 +166,25 @@ def missed_record(
 
 def state_digest(state: ShieldState) -> str:
     """SHA-256 over all that the shield remembers, bit for bit."""
-    digest = hashlib.sha256()
-    for name, array in sorted(as_arrays(state).items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    found, parts = named(state), list[bytes]()
+    for name in sorted(found):
+        value = found[name]
+        kind = type(value)
+        if kind is np.ndarray:
+            parts += (_heading(name, value.dtype, value.shape), value.tobytes())
+        elif kind in _NUMBERS:  # the same bytes as an array's without dimensions
+            dtype, packed = _NUMBERS[kind]
+            parts += (_heading(name, dtype, ()), packed(value))
+        elif value is not None:
+            array = np.array(value)
+            parts += (_heading(name, array.dtype, array.shape), array.tobytes())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _heading(name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What stands before an array's bytes in a digest; a site has a few dozen, the same ones every period."""
+    return f"{name} {kind.str} {shape}".encode()
 
 
 def modes_of(decision: Decision) -> Any:
@@ -179,7 +199,7 @@ def orders_row(orders: Orders | str) -> dict[str, Any]:
     """What was ordered, without what was not; in words where it could not be read."""
     if isinstance(orders, str):
         return {"unreadable": orders}
-    given = {f.name: getattr(orders, f.name) for f in fields(orders) if getattr(orders, f.name) not in (None, False)}
+    given = {name: value for name in _ORDERS if (value := getattr(orders, name)) not in (None, False)}
     return {name: sorted(v) if isinstance(v, frozenset) else v for name, v in given.items() if name != "limits" or v}
 
 
@@ -214,27 +234,43 @@ def described(table: Any, *, like: Any = None) -> Any:
     if not isinstance(table, Mapping):
         return None if table is None else f"<{type(table).__name__}>"
     found: dict[str, Any] = {}
+    shapes = like if isinstance(like, Mapping) else {}
     for name, raw in table.items():
-        try:
-            array = np.asarray(raw)
-        except Exception:  # noqa: BLE001 - whatever a policy or driver returned; the row must be written all the same
-            array = np.array(None)
+        if type(raw) is np.ndarray:
+            array = raw
+        else:
+            try:
+                array = np.asarray(raw)
+            except Exception:  # noqa: BLE001 - whatever a policy or driver returned; the row must be written all the same
+                array = np.array(None)
         masked = isinstance(raw, np.ma.MaskedArray)  # the shield takes no masked numbers, and a replay must not either
         if masked or array.dtype.kind not in "fiub" or array.size > _MAX_NUMBERS:
             found[str(name)] = None if raw is None else f"<{type(raw).__name__}>"
             continue
-        array = array.astype(np.float64) if array.dtype.kind == "f" else array  # as the shield takes them
-        shape = np.shape(like[name]) if isinstance(like, Mapping) and name in like else None
-        equal = array.shape == shape and array.size > 0 and bool(np.all(array == array.flat[0]))
-        found[str(name)] = array.flat[0] if equal else array
+        array = array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array  # as the shield takes them
+        alike = name in shapes and array.shape == np.shape(shapes[name])
+        found[str(name)] = array.flat[0] if alike and _holds_one_number(array) else array
     return found
 
 
+def _holds_one_number(array: NDArray[Any]) -> bool:
+    if array.size == 0:
+        return False
+    raw, first = array.tobytes(), array.item(0)
+    if raw == raw[: array.itemsize] * array.size:  # no arithmetic for what is equal bit for bit, as it nearly always is
+        return bool(first == first)  # a NaN is not
+    return bool((array == first).all())
+
+
+def _places_of_false(flags: list[bool]) -> list[int]:
+    return [] if all(flags) else [place for place, flag in enumerate(flags) if not flag]
+
+
 def _digest(telemetry: Telemetry) -> str:
-    digest = hashlib.sha256(repr((telemetry.sequence, telemetry.received_time_s)).encode())
+    parts = [repr((telemetry.sequence, telemetry.received_time_s)).encode()]
     for table in (telemetry.values, telemetry.source_time_s, telemetry.quality):
         for name, raw in table.items() if isinstance(table, Mapping) else ():
             array = np.asarray(raw, dtype=None) if isinstance(raw, (np.ndarray, np.generic)) else np.array(repr(raw))
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.tobytes() if array.dtype.kind in "fiubU" else repr(type(raw)).encode())
-    return digest.hexdigest()
+            parts.append(_heading(str(name), array.dtype, array.shape))
+            parts.append(array.tobytes() if array.dtype.kind in "fiubU" else repr(type(raw)).encode())
+    return hashlib.sha256(b"".join(parts)).hexdigest()

@@ -16,6 +16,7 @@ from .priority_array import RELINQUISHED, Slot
 Slots = NDArray[np.int64]
 
 _STOP_ROW = next(i for i, row in enumerate(TABLE) if row.cause is Cause.EMERGENCY_STOP)
+_AUTONOMOUS, _FALLBACK = int(Slot.AUTONOMOUS), int(Slot.FALLBACK)  # plain numbers, which numpy compares faster
 _ON_POLICY = frozenset({Source.POLICY})
 _ASKED = frozenset({Source.POLICY, Source.SUBSTITUTED})
 
@@ -29,17 +30,19 @@ def reported_slots(
     slot 5 while the equipment's own watchdog holds them (``interlocked``), in 12 where the shield chose a fallback, a
     plan or a safe state, and in 0 where nobody of ours acts.
     """
-    sources = set(decision.source.values())
-    if asked is None and not interlocked and sources <= _ON_POLICY:
+    if asked is None and not interlocked and _ON_POLICY.issuperset(decision.source.values()):
         return None
-    of_asset = np.array([_slot_of(decision, agent, i) for i, agent in enumerate(agents)], dtype=np.int64)
-    acts = np.concatenate([decision.acts[name] for name, *_ in flat.parts])
-    slot = np.where(acts, of_asset, RELINQUISHED)[flat.asset]
+    of_asset: list[int] = []
+    for name, *_ in flat.parts:
+        for acts in decision.acts[name].tolist():
+            place = len(of_asset)
+            of_asset.append(_slot_of(decision, agents[place], place) if acts else RELINQUISHED)
+    slot = np.array(of_asset, dtype=np.int64)[flat.asset]
     if asked is not None:
-        slot = np.where(slot == Slot.AUTONOMOUS, asked, slot)
+        slot = np.where(slot == _AUTONOMOUS, asked, slot)
     if interlocked:
         slot = np.where(slot == Slot.EMERGENCY_STOP, slot, Slot.INTERLOCK)
-    if bool((slot == Slot.AUTONOMOUS).all()):
+    if bool((slot == _AUTONOMOUS).all()):
         return None
     return {
         name: slot[first : first + n_assets * n_signals].reshape(n_assets, n_signals)
@@ -62,4 +65,4 @@ def _slot_of(decision: Decision, agent: str, place: int) -> int:
             return Slot.EMERGENCY_STOP
     if source is Source.NOBODY:
         return RELINQUISHED
-    return Slot.AUTONOMOUS if source in _ASKED else Slot.FALLBACK
+    return _AUTONOMOUS if source in _ASKED else _FALLBACK

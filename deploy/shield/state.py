@@ -6,6 +6,7 @@ What is None has no name here. Numbers become arrays without a dimension, and Py
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,24 +20,36 @@ from .modes import ModeState
 Named = Mapping[str, NDArray[Any]]
 
 _PARTS: dict[str, type] = {"inputs": InputState, "memory": CommandMemory, "modes": ModeState, "plan": StoredPlan}
+_FIELDS = {
+    name: (tuple(f"{name}/{field}" for field in kind.__annotations__), attrgetter(*kind.__annotations__))
+    for name, kind in _PARTS.items()
+}
 _TABLES = ("applied", "before", "changed", "pending")
 _NUMBERS = ("time_s", "clock_s", "confirmed", "landing_s")
+_numbers = attrgetter(*_NUMBERS)
 _MONITORS = "monitors"
 
 
 def as_arrays(state: ShieldState) -> dict[str, NDArray[Any]]:
     """Every number of a state under its name, such as ``applied/turbine`` or ``inputs/good``; copies."""
-    found: dict[str, Any] = {name: getattr(state, name) for name in _NUMBERS}
-    for name in _PARTS:
-        part = getattr(state, name)
+    return {name: np.array(value) for name, value in named(state).items() if value is not None}
+
+
+def named(state: ShieldState) -> dict[str, Any]:
+    """What :func:`as_arrays` copies, as the state holds it: arrays, Python's numbers, None where there is none."""
+    found = dict(zip(_NUMBERS, _numbers(state), strict=True))
+    for part_name, (names, fields) in _FIELDS.items():
+        part = getattr(state, part_name)
         if part is not None:
-            found |= {f"{name}/{field}": getattr(part, field) for field in type(part).__annotations__}
+            found.update(zip(names, fields(part), strict=True))
     for name in _TABLES:
-        found |= {f"{name}/{key}": value for key, value in (getattr(state, name) or {}).items()}
+        for key, value in (getattr(state, name) or {}).items():
+            found[f"{name}/{key}"] = value
     found[_MONITORS] = len(state.monitors)
     for number, memory in enumerate(state.monitors):
-        found |= {f"{_MONITORS}/{number}/{key}": value for key, value in memory.items()}
-    return {name: np.array(value) for name, value in found.items() if value is not None}
+        for key, value in memory.items():
+            found[f"{_MONITORS}/{number}/{key}"] = value
+    return found
 
 
 def from_arrays(arrays: Named) -> ShieldState:

@@ -6,6 +6,9 @@ import hashlib
 import json
 import math
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -85,6 +88,72 @@ def test_two_writers_share_one_chain(tmp_path: Path) -> None:
             b.append({"by": "b", "k": k})
     assert verify(tmp_path / "j").is_sound
     assert [r["by"] for r in read(tmp_path / "j")] == ["a", "b"] * 5
+
+
+def test_writers_that_append_at_the_same_time_never_fork_the_chain(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    Journal(path).append({"by": "nobody"})
+
+    def write(name: int) -> None:
+        with Journal(path) as journal:
+            for k in range(40):
+                rows, written = [{"by": name, "k": k}] * (1 + k % 3 // 2), False
+                while not written:
+                    try:
+                        written = bool(journal.append_all(rows))
+                    except JournalError as error:  # on a busy machine a turn may not come within SQLite's second
+                        if "locked" not in str(error):
+                            raise
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    report = verify(path)
+    assert report.is_sound, report.problems
+    assert report.rows == 1 + 3 * (40 + 40 // 3)
+    for name in range(3):
+        own = [row["k"] for row in read(path) if row["by"] == name]
+        assert own == sorted(own)
+
+
+def test_a_row_of_another_process_is_followed_by_the_next_single_row(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.append({"by": "us"})
+        other = "from twinloop.deploy.journal import Journal; Journal(%r).append({'by': 'another'})"
+        subprocess.run([sys.executable, "-c", other % str(path)], check=True)
+        head = journal.append({"by": "us again"})
+    assert [row["by"] for row in read(path)] == ["us", "another", "us again"]
+    assert verify(path, head).is_sound
+
+
+def test_a_single_row_that_could_not_be_written_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"n": 0})
+        connection = journal._open()
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(JournalError, match="full"):
+            journal.append({"n": "x" * 100_000})
+        connection.execute("PRAGMA max_page_count = 100000")
+        head = journal.append({"n": 1})
+        assert [row["n"] for row in read(tmp_path / "j")] == [0, 1]
+        assert verify(tmp_path / "j", head).is_sound
+
+
+def test_a_last_row_that_was_deleted_by_hand_shows_in_the_row_after(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.append({"n": 0})
+        journal.append({"n": 1})
+        tampered(path, "DELETE FROM journal WHERE sequence = 2")
+        journal.append({"n": 2})
+    assert verify(path).problems == (
+        "row 2: numbered 3; a row is missing or moved",
+        "row 3: does not follow the row before it",
+    )
 
 
 @pytest.mark.parametrize(
