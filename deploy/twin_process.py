@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -85,7 +86,8 @@ class TwinProcess:
         self._recheck, self._say = recheck, say
         self._nameplate = described.site.nameplate(described.site_config)
         self.live = described.make()
-        self._follower = JournalFollower(station.journal)
+        self._journal = _journal_of(station)
+        self._follower = JournalFollower(self._journal)
         self._reader = SpanReader(self._nameplate)
         self._recent: deque[Span] = deque(maxlen=settings.stretch)
         self._heard = _Heard(time.monotonic())
@@ -280,7 +282,7 @@ class TwinProcess:
                 f"{self.folder.state}: does not say where in the journal it stands ({error})"
             ) from error
         try:
-            JournalFollower(self.station.journal, place).check()
+            JournalFollower(self._journal, place).check()
         except AnotherJournalError as error:
             raise ContractError(str(error)) from error
         return place, obeyed, ended
@@ -328,6 +330,12 @@ def _readable(station: StationFolder) -> dict[str, Any] | None:
         return read_whole(station.control)
     except (OSError, ValueError):
         return None
+
+
+def _journal_of(station: StationFolder) -> Path:
+    """Where control says that it writes, which need not be in the station: an arm's may be on a disk of its own."""
+    told = (_readable(station) or {}).get("journal")
+    return Path(told) if isinstance(told, str) and told else station.journal
 
 
 def _sha256(folder: TwinFolder) -> str:

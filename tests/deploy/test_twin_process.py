@@ -132,6 +132,16 @@ def same(a: dict[str, NDArray[Any]], b: dict[str, NDArray[Any]]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a)
 
 
+def test_it_follows_the_journal_that_control_names_wherever_that_is(place: Path) -> None:
+    station = StationFolder(place / "station")
+    elsewhere = place / "own_disk.sqlite"
+    shutil.move(station.journal, elsewhere)
+    write_whole(station.control, {"journal": str(elsewhere)})
+    twin = process(place)
+    catch_up(twin)
+    assert sheet(place)["number"] == N_PERIODS
+
+
 def test_it_stands_where_the_journal_ends_and_says_so(place: Path) -> None:
     twin = process(place)
     catch_up(twin)
