@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import some
 from .causes import CAUSE_OF_CODE, TABLE, Cause
 from .compiled import FlatCommands
 from .decision import Code, Source
@@ -82,6 +83,7 @@ class Chooser:
         self._flat = flat
         self._agents = agents
         self._all_policy = np.zeros(len(agents), dtype=np.int8)
+        self._last: tuple[Modes, frozenset[str], frozenset[str], Choice] | None = None
 
     def choose(
         self,
@@ -100,6 +102,19 @@ class Chooser:
         """
         if modes.plain and inputs is None and proposal.codes is None:
             return Choice(proposal.raw, self._all_policy, True)
+        last, usual = self._last, inputs is None and proposal.codes is None
+        if usual and last is not None and last[0] is modes and last[1] == approved and last[2] == manual:
+            known = last[3]  # nobody changes modes: with nothing new, all but what is asked is as it was
+            return known._replace(asked=self._asked(known, proposal, applied, fallback, safe))
+        found = self._chosen(proposal, inputs, modes, approved, manual)
+        if usual:
+            self._last = modes, approved, manual, found
+        return found._replace(asked=self._asked(found, proposal, applied, fallback, safe))
+
+    def _chosen(
+        self, proposal: Proposal, inputs: Inputs | None, modes: Modes, approved: frozenset[str], manual: frozenset[str]
+    ) -> Choice:
+        """All but what is asked, which stays as it was proposed."""
         n = len(self._agents)
         source = np.zeros(n, dtype=np.int8)
         usable = np.ones(n, dtype=np.bool_)
@@ -120,17 +135,10 @@ class Chooser:
         source[modes.code == TRIPPED] = SAFE_STATE
         source[~modes.acts] = NOBODY
         of = source[self._flat.asset]
-        asked = proposal.raw
-        if (source >= FALLBACK).any():
-            asked = asked.copy()
-            for code, give in ((FALLBACK, fallback), (SAFE_STATE, safe)):
-                if (source == code).any():
-                    asked[of == code] = give()[of == code]
-            asked[of == NOBODY] = applied[of == NOBODY]
         fixed = ~modes.acts[self._flat.asset] if not modes.acts.all() else None
         degraded = modes.code == DEGRADED
         return Choice(
-            asked,
+            proposal.raw,
             source,
             False,
             of >= FALLBACK,
@@ -138,6 +146,20 @@ class Chooser:
             self._codes(source, inputs, proposal, modes),
             np.where(degraded[self._flat.asset], 0.5, 1.0) if degraded.any() else 1.0,
         )
+
+    def _asked(
+        self, choice: Choice, proposal: Proposal, applied: Floats,
+        fallback: Callable[[], Floats], safe: Callable[[], Floats],
+    ) -> Floats:  # fmt: skip
+        """What is wanted of each command ``[n]``, by who decides for its asset."""
+        if choice.own is None or not some(choice.own):
+            return proposal.raw
+        codes, of = set(choice.source.tolist()), choice.source[self._flat.asset]
+        asked = np.where(of == NOBODY, applied, proposal.raw)
+        for code, give in ((FALLBACK, fallback), (SAFE_STATE, safe)):
+            if code in codes:
+                asked = np.where(of == code, give(), asked)
+        return asked
 
     def _codes(
         self, source: NDArray[np.int8], inputs: Inputs | None, proposal: Proposal, modes: Modes

@@ -28,7 +28,7 @@ from ...envs.plant import Arrays
 from .arrays import every, some
 from .compiled import FlatCommands
 from .decision import Code
-from .program import Solution, Status, solve_quietly
+from .program import Status, solve_quietly
 from .small_programs import MAX_COMMANDS, MAX_ROWS, solve_small
 from .state_rows import Block, StateRows
 from .sums import SumStatus, fill, fill_row
@@ -203,13 +203,15 @@ class Coupling:
         bounds, allowed = self._ends(applied, elapsed_s, limits)
         blocks = self._state.rows(measured, applied) if self._state.any else ()
         over = self._matrix.dot(u) > allowed
-        if not some(over) and not (blocks and any(some(b.passed(u)) for b in blocks)):
+        state = [b.passed(u) for b in blocks]
+        if not some(over) and not any(map(len, state)):
             return Coupled(u, Status.UNCHANGED)
         for b in blocks:
             if not b.finite:
                 return Coupled(u, Status.UNSOLVED)
         rows = _Rows(self._sums, bounds, allowed, blocks)
-        return _Keeping(rows, u, u if wished is None else wished(), low, high, self.scale, self._priority_of).run(over)
+        keeping = _Keeping(rows, u, u if wished is None else wished(), low, high, self.scale, self._priority_of)
+        return keeping.run(over.nonzero()[0], state)
 
     def within(self, limits: Limits) -> tuple[Limits, list[str]]:
         """Limits of run time, brought inside the declared ends of their sums, and the names of those that were not.
@@ -254,9 +256,12 @@ def _filled_row(
     return done.u[0], float(done.multiplier[0]), SumStatus(done.status[0])
 
 
-def _beside(passed: Bools, known: Indices) -> Indices:
+def _beside(passed: Indices, known: Indices, n_rows: int) -> Indices:
     """Rows that are passed and not yet known, in order."""
-    left = passed.copy()
+    if not len(passed):
+        return passed
+    left = np.zeros(n_rows, dtype=np.bool_)
+    left[passed] = True
     left[known] = False
     return left.nonzero()[0]
 
@@ -271,9 +276,8 @@ class _Keeping:
         self._rows, self._u, self._wished, self._low, self._high, self._scale = rows, u, wished, low, high, scale
         self._priority_of = priority_of
 
-    def run(self, over: Bools) -> Coupled:
-        broken = over.nonzero()[0]
-        state = [np.flatnonzero(b.passed(self._u)) for b in self._rows.blocks]
+    def run(self, broken: Indices, state: list[Indices]) -> Coupled:
+        """``broken``: sums that are passed by what came; ``state``: rows of each block that are."""
         in_state = sum(len(s) for s in state)
         if len(broken) and not in_state:
             found = self._filled(broken)
@@ -307,7 +311,7 @@ class _Keeping:
             prices[k] = price / self._scale[at[0]] ** 2
         passed = sums.matrix.dot(u) > self._rows.allowed
         passed[broken] = False
-        if some(passed) or any(b.passed(u).any() for b in self._rows.blocks):
+        if some(passed) or any(len(b.passed(u)) for b in self._rows.blocks):
             return None
         status_ = Status.INFEASIBLE if unreachable else Status.OPTIMAL
         return self._coupled(u, status_, broken, prices, [])
@@ -318,11 +322,11 @@ class _Keeping:
         if len(working) != 1 or working[0][0].code is not Code.CONSTRAINT_BARRIER:
             return None
         block, which = working[0]
-        index, matrix = block.index[which], block.matrix[which]
+        if block.index.shape[-1] > MAX_COMMANDS or MAX_ROWS < 1 or self._priority_of[block.name] is not None:
+            return None
+        index, matrix = block.of(which), block.matrix[which]
         if len(np.unique(index[:, 0])) < len(index):
             return None  # several rows of one asset are no problems of their own
-        if index.shape[1] > MAX_COMMANDS or MAX_ROWS < 1 or self._priority_of[block.name] is not None:
-            return None
         s = self._scale[index]
         done = solve_small(
             self._wished[index] / s, self._low[index] / s, self._high[index] / s, (matrix * s)[:, None, :],
@@ -337,8 +341,9 @@ class _Keeping:
         for b in self._rows.blocks:
             passed = b.passed(u)
             if b is block:
-                passed[which] &= ~(block.excess(u)[which] <= 100.0 * block.room[which])
-            if passed.any():
+                near = block.excess(u)[which] <= 100.0 * block.room[which]
+                passed = _beside(passed, which[near], len(block.bounds))
+            if len(passed):
                 return None
         parts = [(b, which if b is block else which[:0]) for b in self._rows.blocks]
         return self._coupled(u, Status.OPTIMAL, np.zeros(0, dtype=np.intp), done.multipliers[:, 0], parts)
@@ -348,21 +353,27 @@ class _Keeping:
         rows = self._rows
         sums, parts = broken, [(b, s) for b, s in zip(rows.blocks, state, strict=True)]
         for _ in range(_MAX_ROUNDS):
-            a, bounds, priorities = self._assembled(sums, parts, hard)
+            a, bounds, priorities, at = self._assembled(sums, parts, hard)
+            wished, low, high, scale = self._wished, self._low, self._high, self._scale
+            if at is not None:
+                low, high = low[at], high[at]
             solution_status, prices, left = Status.OPTIMAL, np.zeros(len(bounds)), bounds
-            movable = self._low < self._high
-            if every(movable) and some(rows.sums.full[sums]):
+            movable = low < high
+            if len(sums) and every(movable) and some(rows.sums.full[sums]):
                 u, free, fixed = self._u, None, _NONE
             else:
-                touched = np.count_nonzero(a, axis=0) > 0
-                movable &= touched
-                free, fixed = np.flatnonzero(movable), np.flatnonzero(touched & ~movable)
+                touched = np.logical_or.reduce(a, axis=0)  # a NaN is no zero
+                free, fixed = (touched & movable).nonzero()[0], (touched > movable).nonzero()[0]
                 u = self._u.copy()
             if len(fixed):
-                u[fixed] = self._low[fixed]
-                left = bounds - a[:, fixed] @ u[fixed]
+                u[fixed if at is None else at[fixed]] = low[fixed]
+                left = bounds - a[:, fixed] @ low[fixed]
             if free is None or len(free):
-                solution = self._solved(free, a, left, priorities)
+                if free is not None and len(free) < len(self._u):
+                    low, high, a = low[free], high[free], a[:, free]
+                    free = free if at is None else at[free]
+                    wished, scale = wished[free], scale[free]
+                solution = solve_quietly(wished, low, high, a, left, priorities, scale)
                 if solution.u is None:
                     return None
                 solution_status, prices = solution.status, solution.multipliers
@@ -375,8 +386,8 @@ class _Keeping:
             # what the program was told of is as good as it gets; what it was not told of must be kept
             passed = rows.sums.matrix.dot(u) > rows.allowed
             passed[sums] = False
-            more = [_beside(b.passed(u), s) for b, s in parts]
-            if not some(passed) and not any(len(m) for m in more):
+            more = [_beside(b.passed(u), s, len(b.bounds)) for b, s in parts]
+            if not some(passed) and not any(map(len, more)):
                 if not hard:
                     solution_status = Status.INFEASIBLE
                 elif solution_status is Status.UNCHANGED:
@@ -387,19 +398,17 @@ class _Keeping:
             parts = [(b, np.sort(np.concatenate((s, m)))) for (b, s), m in zip(parts, more, strict=True)]
         return None
 
-    def _solved(self, free: Indices | None, a: Floats, bounds: Floats, priorities: list[int | None]) -> Solution:
-        """The program over the commands that can move, None for all of them."""
-        wished, low, high, scale = self._wished, self._low, self._high, self._scale
-        if free is not None and len(free) < len(wished):
-            wished, low, high, scale, a = wished[free], low[free], high[free], scale[free], a[:, free]
-        return solve_quietly(wished, low, high, a, bounds, priorities, scale)
-
     def _assembled(
         self, sums: Indices, parts: list[tuple[Block, Indices]], hard: bool
-    ) -> tuple[Floats, Floats, list[int | None]]:
+    ) -> tuple[Floats, Floats, list[int | None], Indices | None]:
+        """Rows, their bounds and priorities, and the commands that the rows are on, None for all of them."""
         rows = self._rows
         if hard and not parts:
-            return rows.sums.matrix[sums], rows.bounds[sums], [rows.sums.priorities[k] for k in sums.tolist()]
+            return rows.sums.matrix[sums], rows.bounds[sums], [rows.sums.priorities[k] for k in sums.tolist()], None
+        if hard and not len(sums) and len(parts) == 1 and parts[0][0].index.ndim == 1:
+            block, which = parts[0]
+            priorities = [self._priority_of[block.name]] * len(which)
+            return block.matrix[which], block.bounds[which], priorities, block.index
         n = len(self._u)
         a, bounds = [rows.sums.matrix[sums]], [rows.bounds[sums]]
         ranks = [rows.sums.priorities[k] for k in sums]
@@ -413,7 +422,7 @@ class _Keeping:
             soft = sorted({r for r in ranks if r is not None})
             hardest = [_UNREACHABLE[code] for code in codes]
             ranks = [h if r is None else len(_UNREACHABLE) + soft.index(r) for h, r in zip(hardest, ranks, strict=True)]
-        return np.concatenate(a), np.concatenate(bounds), ranks
+        return np.concatenate(a), np.concatenate(bounds), ranks, None
 
     def _coupled(
         self, u: Floats, status: Status, of_sums: Indices, prices: Floats, parts: list[tuple[Block, Indices]]
@@ -431,16 +440,21 @@ class _Keeping:
                 of_sums.tolist(), bounds.tolist(), prices.tolist(), margins, lefts, strict=False
             )
         ]  # fmt: skip
-        k = len(of_sums)
+        k, price = len(of_sums), prices.tolist()
         for block, which in parts:
-            hard = self._priority_of[block.name] is None
-            for row in which.tolist():
-                at = block.index[row]
-                weights, bound = block.matrix[row], float(block.bounds[row])
-                margin = bound - float(weights @ self._wished[at])
-                left = max(float(weights @ u[at]) - bound - 100.0 * float(block.room[row]), 0.0)
-                found.append(
-                    Active(block.name, block.code, at, weights, bound, float(prices[k]), margin, left, 1.0, hard)
-                )
+            if not len(which):
+                continue
+            hard, shared = self._priority_of[block.name] is None, block.index.ndim == 1
+            at = block.index if shared else block.index[0]
+            of_wished, of_u = self._wished[at], u[at]
+            for row, bound in zip(which.tolist(), block.bounds[which].tolist(), strict=True):
+                weights = block.matrix[row]
+                if not shared:
+                    at = block.index[row]
+                    of_wished, of_u = self._wished[at], u[at]
+                margin = bound - float(weights.dot(of_wished))
+                left = float(weights.dot(of_u)) - bound
+                left = 0.0 if left <= 0.0 else max(left - 100.0 * float(block.room[row]), 0.0)
+                found.append(Active(block.name, block.code, at, weights, bound, price[k], margin, left, 1.0, hard))
                 k += 1
         return Coupled(u, status, tuple(found))

@@ -237,6 +237,51 @@ class InputGuard:
         return np.minimum(np.maximum(values, self._layout.low), self._layout.high), fine
 
 
+class Ahead(NamedTuple):
+    """What was judged of a reading before the whole shield is asked about it: ``guarded``, for the same arguments.
+
+    ``contents``: those of the reading then, since whoever reads may read into the same arrays again.
+    """
+
+    telemetry: Any
+    contents: tuple[Any, ...] | None
+    now_s: Any
+    clock_s: Any
+    state: InputState
+    guarded: Guarded
+
+    def answers(self, telemetry: Any, now_s: float, clock_s: float | None, state: InputState) -> bool:
+        """Whether the same was asked; a clock that is no number is never the same."""
+        return (
+            telemetry is self.telemetry
+            and state is self.state
+            and type(self.now_s) is float
+            and now_s == self.now_s
+            and (clock_s is None or type(self.clock_s) is float)
+            and clock_s == self.clock_s
+            and self.contents is not None
+            and contents(telemetry) == self.contents
+        )
+
+
+def contents(telemetry: Any) -> tuple[Any, ...] | None:
+    """All numbers of a reading, byte by byte; None where it is not just what it should be."""
+    if type(telemetry) is not Telemetry:
+        return None
+    found: list[Any] = []
+    try:
+        for table in (telemetry.values, telemetry.source_time_s, telemetry.quality):
+            if type(table) is not dict:
+                return None
+            for name, array in table.items():
+                if type(array) is not np.ndarray or array.dtype.kind not in "fi":
+                    return None
+                found += (name, array.dtype, array.shape, array.tobytes())
+    except Exception:  # noqa: BLE001 - whatever came in: it is judged once more
+        return None
+    return tuple(found)
+
+
 def _number(raw: Any) -> float | None:
     """A clock's time, None if it is no finite number."""
     if not isinstance(raw, (int, float, np.integer, np.floating)) or isinstance(raw, bool):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
+from .arrays import every, some
 from .causes import TABLE, Cause, CauseRow, Clears
 from .decision import Code, Mode, Reason
 from .orders import Judged
@@ -101,6 +102,8 @@ class ModeMachine:
         autonomous = np.full(n, AUTONOMOUS, dtype=np.int8)
         nothing = np.full(n, NO_CAUSE, dtype=np.int8)
         self._all_autonomous = Modes(autonomous, every, ~every, autonomous, nothing, True)
+        self._unforced = autonomous, nothing
+        self._last: tuple[ModeState, Modes] | None = None
 
     def start(
         self, mode: Mode = Mode.AUTONOMOUS, clock_s: float = 0.0, assets: Collection[str] | None = None
@@ -129,6 +132,14 @@ class ModeMachine:
         """
         if state.plain and not causes and orders.empty:
             return state, self._all_autonomous, orders.reasons
+        if not causes and orders.empty:
+            last = self._last
+            if last is not None and last[0] is state:  # nobody changes a state: it goes on as it did
+                return state, last[1], orders.reasons
+            if self._stays(state):
+                modes = self._unchanged(state)
+                self._last = state, modes
+                return state, modes, orders.reasons
         raised = self._raised(causes, orders)
         run = np.where(raised, np.minimum(state.run + 1, self._patience), 0)
         fires = raised & (run >= self._patience)
@@ -159,6 +170,23 @@ class ModeMachine:
         new = ModeState(requested, mode, run, left, latched, held, since_s, plain)
         acts = np.where(tripped, held, mode >= APPROVED)
         return new, Modes(mode, acts, requested == APPROVED, forced, why, plain), tuple(reasons)
+
+    def _stays(self, state: ModeState) -> bool:
+        """Whether a period without causes and orders leaves ``state`` as it is: nothing stands, counts or is held, and
+        every asset has the mode that people gave it."""
+        return not (
+            np.count_nonzero(state.run)
+            or np.count_nonzero(state.left)
+            or np.count_nonzero(state.latched)
+            or np.count_nonzero(state.held)
+            or some(state.mode != state.requested)
+            or some(state.mode >= DEGRADED)
+            or state.plain != every(state.requested == AUTONOMOUS)
+        )
+
+    def _unchanged(self, state: ModeState) -> Modes:
+        forced, why = self._unforced
+        return Modes(state.mode, state.mode >= APPROVED, state.requested == APPROVED, forced, why, state.plain)
 
     def _raised(self, causes: Raised, orders: Judged) -> Bools:
         """Which rows ``[C, N]`` are reported this period."""

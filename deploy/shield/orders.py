@@ -76,9 +76,26 @@ def judge(orders: Any, agents: Collection[str], sums: Collection[str]) -> Judged
     if orders is None:
         return NOTHING
     try:
+        if _asks_nothing(orders):
+            return NOTHING
         return _judged(orders, agents, sums)
     except Exception:  # noqa: BLE001 - whatever was put in: an order that cannot even be read is no order
         return Judged(reasons=(_invalid("orders"),))
+
+
+def _asks_nothing(orders: Any) -> bool:
+    """Whether these are orders in which everything is left as it is, which nearly all are."""
+    return (
+        type(orders) is Orders
+        and orders.mode is None
+        and orders.stop is False
+        and orders.reset is False
+        and orders.approved is None
+        and type(orders.limits) is dict
+        and not orders.limits
+        and orders.assets is None
+        and orders.manual is None
+    )
 
 
 def _judged(orders: Any, agents: Collection[str], sums: Collection[str]) -> Judged:

@@ -128,8 +128,9 @@ def _solve(
     priorities: Sequence[int | None] | None, scale: Any, iterations: int, time_limit_s: float,
 ) -> Solution:  # fmt: skip
     try:
-        u0, lo, hi, a, b = (np.asarray(v, dtype=np.float64) for v in (desired, lower, upper, rows, bounds))
-        s = None if scale is None else np.asarray(scale, dtype=np.float64)
+        u0, lo, hi = np.asarray(desired, np.float64), np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+        a, b = np.asarray(rows, np.float64), np.asarray(bounds, np.float64)
+        s = None if scale is None else np.asarray(scale, np.float64)
     except (TypeError, ValueError):  # text, ragged lists, objects
         return _nothing(Status.INVALID, _length(bounds))
     n, m = u0.size, b.size
@@ -137,7 +138,7 @@ def _solve(
     fits = fits and (priorities is None or len(priorities) == m) and (s is None or s.shape == (n,))
     if not fits or not _numbers(u0, lo, hi, a, b, s):
         return _nothing(Status.INVALID, m)
-    if not (some(u0 < lo) or some(u0 > hi) or some(a.dot(u0) > b)):
+    if not (some(a.dot(u0) > b) or some(u0 < lo) or some(u0 > hi)):
         return Solution(Status.UNCHANGED, u0.copy(), np.zeros(m), np.zeros(m))
     problem = _scaled(u0, lo, hi, a, b, s)
     if priorities is None or all(q is None for q in priorities):
@@ -151,8 +152,8 @@ def _solve(
 
 
 class _Problem(NamedTuple):
-    """The program in ``z = (u - middle) / scale``, with rows of unit length; ``far``: ``[M]``, the highest ``a @
-    z``."""
+    """The program in ``z = (u - middle) / scale``, with rows of unit length; ``far``: ``[M]``, the highest ``a @ z``;
+    ``zero``: rows of no length, None where there are none."""
 
     lo: Floats
     hi: Floats
@@ -160,7 +161,7 @@ class _Problem(NamedTuple):
     a: Floats
     b: Floats
     far: Floats
-    zero: NDArray[np.bool_]
+    zero: NDArray[np.bool_] | None
     middle: Floats
     scale: Floats
     length: Floats
@@ -183,9 +184,13 @@ def _scaled(u0: Floats, lo: Floats, hi: Floats, a: Floats, b: Floats, s: Floats 
         scale, z_half, z0, at, price = _ones(u0.size) * common, half / common, (u0 - middle) / common, a, common**2
     else:
         common, scale, z_half, z0, at, price = 1.0, s, half / s, (u0 - middle) / s, a * s, 1.0
-    length = np.sqrt(np.einsum("ij,ij->i", at, at)) * common
-    zero = length <= _TINY * (length.max() if b.size else 0.0)
-    if some(zero):  # 0 <= bound is true or false whatever is sent, which is judged by the bound alone
+    length = np.sqrt(np.einsum("ij,ij->i", at, at))
+    if common != 1.0:
+        length *= common
+    lengths, zero = length.tolist(), None
+    if min(lengths, default=1.0) <= _TINY * max(lengths, default=0.0):
+        # 0 <= bound is true or false whatever is sent, which is judged by the bound alone
+        zero = length <= _TINY * length.max()
         length = np.where(zero, float(scale.max()), length)
     at = at * (common / length)[:, None]
     if not float(z0.dot(z0)) <= SATURATION**2:  # seldom: most of what is desired is near the range
@@ -204,7 +209,7 @@ def _all_hard(problem: _Problem, bounds: Floats, iterations: int, time_limit_s: 
     n = p.z0.size
     if some(bounds + p.far < -ROW_TOLERANCE):
         return _Raw(Status.INFEASIBLE)
-    in_reach = (bounds < p.far) & ~p.zero
+    in_reach = bounds < p.far if p.zero is None else (bounds < p.far) & ~p.zero
     needed, everything = in_reach, every(in_reach)
     a, b = (p.a, bounds) if everything else (p.a[needed], bounds[needed])
     x, _, flag, info = _solver()(
@@ -238,7 +243,7 @@ def _certified(problem: _Problem, raw: _Raw, allowed: Floats | None = None) -> S
     violation = np.zeros(m)
     if allowed is not None:
         violation = np.where(allowed > 0, np.maximum(slack, 0.0), 0.0) * p.length
-    active = tuple((prices > ROW_TOLERANCE).nonzero()[0].tolist())
+    active = tuple([k for k, price in enumerate(prices.tolist()) if price > ROW_TOLERANCE])
     return Solution(raw.status, u, prices * (p.price / p.length), violation, active, raw.iterations)
 
 
@@ -251,10 +256,11 @@ def _relaxed(problem: _Problem, priorities: tuple[int | None, ...], iterations: 
     if hard.z is None:
         return _nothing(hard.status, m)
     n = p.z0.size
-    hard_rows = np.flatnonzero((alone < p.far) & ~p.zero)
+    zero = np.zeros(m, dtype=np.bool_) if p.zero is None else p.zero
+    hard_rows = np.flatnonzero((alone < p.far) & ~zero)
     order, ends = [hard_rows], [n + len(hard_rows)]
     for level in sorted({q for q in priorities if q is not None}):
-        found = [i for i, q in enumerate(priorities) if q == level and p.b[i] < p.far[i] and not p.zero[i]]
+        found = [i for i, q in enumerate(priorities) if q == level and p.b[i] < p.far[i] and not zero[i]]
         if found:
             order.append(np.array(found))
             ends.append(ends[-1] + len(found))
@@ -284,14 +290,21 @@ def _relaxed(problem: _Problem, priorities: tuple[int | None, ...], iterations: 
 
 def _numbers(u0: Floats, lo: Floats, hi: Floats, a: Floats, b: Floats, s: Floats | None) -> bool:
     """Whether each is what it must be: ranges finite and not inverted, rows finite, no NaN, scales positive."""
-    # a sum of squares is finite only where all its terms are, and costs a tenth of asking each
-    if not (isfinite(np.vdot(a, a)) and isfinite(lo.dot(lo)) and isfinite(hi.dot(hi))) or some(lo > hi):
+    # a sum of products is finite only where all its factors are, and costs a tenth of asking each
+    if not isfinite(np.vdot(a, a)) or some(lo > hi):
         return False
-    if not isfinite(u0.dot(u0)) and some(np.isnan(u0)):
+    if not isfinite(lo.dot(hi)) and not (isfinite(lo.dot(lo)) and isfinite(hi.dot(hi))):
         return False
     if not isfinite(b.dot(b)) and some(np.isnan(b)):
         return False
-    return s is None or (isfinite(s.dot(s)) and every(s > 0))
+    if s is not None:
+        if not every(s > 0):
+            return False
+        if isfinite(u0.dot(s)):
+            return True
+        if not isfinite(s.dot(s)):
+            return False
+    return isfinite(u0.dot(u0)) or not some(np.isnan(u0))
 
 
 def _nothing(status: Status, m: int) -> Solution:

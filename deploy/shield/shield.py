@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...envs.constraint import Constraint, Declaration, SafeState, constraints_of, declare
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays, Telemetry
-from .arrays import numeric, some
+from .arrays import every, numeric, some
 from .causes import Cause
 from .choice import FALLBACK, SAFE_STATE, SOURCES, Choice, Chooser, Inputs, causes_of
 from .command_memory import CommandMemory
@@ -31,7 +31,7 @@ from .compiled import flat_commands
 from .coupling import Limits
 from .decision import BoolArrays, Code, Decision, Mode, Reason, ShieldState, Source
 from .explanation import changed
-from .inputs import Guarded, InputGuard
+from .inputs import Ahead, Guarded, InputGuard, contents
 from .keeping import Keeping, Period, Sent
 from .modes import APPROVED, TRIPPED, ModeMachine, Modes, ModeState
 from .monitors.monitor import SITE, Monitor, Seen
@@ -52,6 +52,20 @@ Fallback = Callable[[Arrays], Arrays]
 
 PERIOD_JITTER = 1e-3
 """A period that is short by this share is still a whole period: UTC clocks resolve no better."""
+
+
+class _Told(NamedTuple):
+    """What follows from a period's modes alone: ``named`` and ``acts`` as a decision tells them; ``ours`` ``[n]``: the
+    commands that we give; and for the standby, ``tripped`` ``[n]`` (None: none is), ``source`` ``[agents]`` and
+    ``fixed`` ``[n]`` (None: none is)."""
+
+    modes: Modes
+    named: Mapping[str, Mode]
+    acts: BoolArrays
+    ours: Bools
+    tripped: Bools | None
+    source: NDArray[np.int8]
+    fixed: Bools | None
 
 
 class Shield:
@@ -98,6 +112,9 @@ class Shield:
         self._all_autonomous = dict.fromkeys(plate.agents, Mode.AUTONOMOUS)
         self._all_on_policy = dict.fromkeys(plate.agents, Source.POLICY)
         self._agents = frozenset(plate.agents)
+        self._last_told: _Told | None = None  # modes seldom change
+        self._last_sources: tuple[NDArray[np.int8], Mapping[str, Source]] | None = None
+        self._ahead: Ahead | None = None  # what was last told of a reading, which is mostly asked for again
 
     def warmup(self) -> None:
         """Import the solver and run every stage once, so that the first period is as fast as the rest.
@@ -140,7 +157,12 @@ class Shield:
     ) -> Guarded:
         """What a policy may see of this reading; :meth:`filter` judges the same reading the same way."""
         with np.errstate(all="ignore"):  # infinities are judged here, not warned of
-            return self._guarded(telemetry, now_s, state, clock_s, prediction)
+            found = self._guarded(telemetry, now_s, state, clock_s, prediction)
+        self._ahead = None
+        if prediction is None:
+            self._ahead = Ahead(telemetry, contents(telemetry), now_s, clock_s, state.inputs, found)
+        # whoever changes what is told here changes nothing that is decided by
+        return found._replace(values={name: values.copy() for name, values in found.values.items()})
 
     def filter(
         self,
@@ -261,7 +283,11 @@ class Shield:
         orders: Any, clock_s: float | None, prediction: Arrays | None, causes: Iterable[Cause],
     ) -> Decision:  # fmt: skip
         own_clock_s = now_s if clock_s is None else clock_s
-        guarded = self._guarded(telemetry, now_s, state, clock_s, prediction)
+        ahead = self._ahead
+        if ahead is not None and prediction is None and ahead.answers(telemetry, now_s, clock_s, state.inputs):
+            guarded = ahead.guarded
+        else:
+            guarded = self._guarded(telemetry, now_s, state, clock_s, prediction)
         inputs = None if guarded.clean else Inputs(guarded.agents_trusted, guarded.agents_substituted)
         proposal = read_proposal(proposed, self.flat, absent)
         asks = judge(orders, self._agents, self._keeping.coupling.sums)
@@ -281,15 +307,16 @@ class Shield:
         fallback = partial(self._fallback_commands, guarded)
         safe = partial(self._safe_way.toward, applied, state.landing_s, period.elapsed_s)
         choice = self._chooser.choose(proposal, inputs, modes, asks.approved, applied, fallback, safe, asks.manual)
+        mode_told = self._told(modes)
         acts = None if modes.plain else modes.acts
-        if acts is None or acts.any():
+        if acts is None or some(acts):
             kept = self._keeping.keep(choice, period)
             sent = self._keeping.verified(kept, choice, period, acts, fallback, safe)
         else:  # nothing is ours to command: what the plant obeys is repeated, and not sent
             kept, sent = None, Sent(applied.copy(), choice.source, choice.codes, None, [], {})
         moved = changed(proposal.raw, sent.u)
         if acts is not None:
-            moved &= acts[self.flat.asset]
+            moved &= mode_told.ours
         reasons: list[Reason] = [*guarded.reasons, *told, *sent.reasons]
         reasons += [Reason("", "limits", Code.ORDER_INVALID, constraint=name) for name in outside]
         changes: BoolArrays = self._none_changed
@@ -320,10 +347,10 @@ class Shield:
             tuple(reasons),
             self._sources(choice, sent),
             after,
-            self._all_autonomous if modes.plain else modes.named(self.nameplate.agents),
-            self._all_act if acts is None else self._by_group(acts),
+            mode_told.named,
+            mode_told.acts,
             advised,
-            partial(self._stand_by, after, guarded, modes, limits),
+            partial(self._stand_by, after, guarded, mode_told, limits),
         )
 
     def _guarded(
@@ -348,7 +375,8 @@ class Shield:
         if inputs is not None or proposal.codes is not None:
             raised.update(causes_of(inputs, proposal))
         for cause, where in state.pending.items():
-            raised[Cause(cause)] = where
+            if np.count_nonzero(where):  # what was found at nobody's asset, or at one that is not ours, is no cause
+                raised[Cause(cause)] = where
         # who does not write has no answer to wait for
         if not state.confirmed and _acting(state.modes or self._modes_at_start).any():
             raised[Cause.WRITE_UNCONFIRMED] = True
@@ -415,13 +443,14 @@ class Shield:
 
     def _fallback_commands(self, guarded: Guarded) -> Floats:
         """The fallback's commands ``[n]``; neutral wherever the site's own rule fails or says nonsense."""
-        told: Any = {}
-        if self._fallback is not None:
-            try:
-                told = self._fallback({n: v.copy() for n, v in guarded.values.items()})
-            except Exception:  # noqa: BLE001 - a fallback that fails is replaced by the simpler one
-                told = {}
         found = self.flat.neutral.copy()
+        if self._fallback is None:
+            return found
+        told: Any
+        try:
+            told = self._fallback({n: v.copy() for n, v in guarded.values.items()})
+        except Exception:  # noqa: BLE001 - a fallback that fails is replaced by the simpler one
+            told = {}
         for name, part in self.flat.grouped(found).items():
             array = numeric(told.get(name) if hasattr(told, "get") else None, part.shape)
             if not isinstance(array, str):
@@ -435,7 +464,7 @@ class Shield:
         kept = self._keeping.keep(Choice(asked, choice.source, False), period)
         return self.flat.grouped(kept.u)
 
-    def _stand_by(self, after: ShieldState, guarded: Guarded, modes: Modes, limits: Limits) -> Arrays:
+    def _stand_by(self, after: ShieldState, guarded: Guarded, told: _Told, limits: Limits) -> Arrays:
         """Commands for the period after this one, should nothing be worked out then: the stored plan's next ones, else
         the fallback's, the safe state's where an asset is tripped; kept and verified like all others. ``limits``: ends
         of sums at run time, which stand until there is a next order."""
@@ -447,13 +476,12 @@ class Shield:
                 fallback = partial(self._fallback_commands, guarded)
                 safe = partial(self._safe_way.toward, applied, after.landing_s, period_s)
                 planned = None if after.plan is None else after.plan.next()
-                of = modes.code[self.flat.asset]
-                acts = modes.acts[self.flat.asset]
-                asked = np.where(of == TRIPPED, safe(), fallback() if planned is None else planned)
-                source = np.where(modes.code == TRIPPED, SAFE_STATE, FALLBACK).astype(np.int8)
-                choice = Choice(np.where(acts, asked, applied), source, False, None, None if acts.all() else ~acts)
+                asked = fallback() if planned is None else planned
+                if told.tripped is not None:
+                    asked = np.where(told.tripped, safe(), asked)
+                choice = Choice(np.where(told.ours, asked, applied), told.source, False, None, told.fixed)
                 kept = self._keeping.keep(choice, period, foresee=False)
-                sent = self._keeping.verified(kept, choice, period, modes.acts, fallback, safe)
+                sent = self._keeping.verified(kept, choice, period, told.modes.acts, fallback, safe)
                 return self.flat.grouped(sent.u)
         except Exception:  # noqa: BLE001 - as in filter
             return self.flat.grouped(self._keeping.last_resort(after.applied, period_s, memory))
@@ -522,6 +550,22 @@ class Shield:
             stand_by,
         )
 
+    def _told(self, modes: Modes) -> _Told:
+        """What follows from ``modes``; nobody changes them, so that the same ones need no second look."""
+        told = self._last_told
+        if told is None or told.modes is not modes:
+            ours, tripped = modes.acts[self.flat.asset], modes.code == TRIPPED
+            self._last_told = told = _Told(
+                modes,
+                self._all_autonomous if modes.plain else modes.named(self.nameplate.agents),
+                self._all_act if modes.plain else self._by_group(modes.acts),
+                ours,
+                tripped[self.flat.asset] if some(tripped) else None,
+                np.where(tripped, np.int8(SAFE_STATE), np.int8(FALLBACK)),
+                None if every(ours) else ~ours,
+            )
+        return told
+
     def _changes(self, which: NDArray[np.intp], choice: Choice) -> BoolArrays:
         """By group, whether a policy's proposal was changed, ``[N]``."""
         found = np.zeros(len(self._agents), dtype=np.bool_)
@@ -531,7 +575,11 @@ class Shield:
     def _sources(self, choice: Choice, sent: Sent) -> Mapping[str, Source]:
         if choice.plain and sent.source is choice.source:
             return self._all_on_policy
-        return {a: SOURCES[k] for a, k in zip(self.nameplate.agents, sent.source.tolist(), strict=True)}
+        last = self._last_sources
+        if last is None or last[0] is not sent.source:
+            named = {a: SOURCES[k] for a, k in zip(self.nameplate.agents, sent.source.tolist(), strict=True)}
+            self._last_sources = last = sent.source, named
+        return last[1]
 
     def _by_group(self, agents: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         found, first = {}, 0
@@ -565,7 +613,7 @@ def _acting(modes: ModeState) -> Bools:
 def _landing_s(state: ShieldState, sent: Sent, passed_s: float) -> Floats | None:
     """How long each asset ``[agents]`` has been on its way to its safe state."""
     landing = sent.source == SAFE_STATE
-    if not landing.any():
+    if not some(landing):
         return None
     before = 0.0 if state.landing_s is None else state.landing_s
     return np.where(landing, before + passed_s, 0.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.constraint import BarrierConstraint, Declaration, RowsConstraint, SeparationConstraint
+from ...envs.constraint import BarrierConstraint, Declaration, RowsConstraint, RowTerms, SeparationConstraint
 from ...envs.plant import Arrays
+from .arrays import every
 from .barriers import barrier_rows, separation_rows
 from .compiled import FlatCommands
 from .decision import Code
@@ -17,40 +18,67 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
+_NONE: Indices = np.zeros(0, dtype=np.intp)
 _KEPT = 1e-11  # how far a row may be passed and count as kept, relative to the sizes that it sums
 
 
-@dataclass(frozen=True, eq=False)
 class Block:
-    """Rows of one constraint: ``matrix`` ``[M, k]`` on the commands at ``index`` ``[M, k]``, ``<= bounds`` ``[M]``.
+    """Rows of one constraint: ``matrix`` ``[M, k]``, ``<= bounds`` ``[M]``, on the commands at ``index``.
 
-    ``room``: ``[M]``, what rounding may take of each.
+    ``index``: ``[M, k]``, or ``[k]`` where all rows are on the same ones.
+
+    ``size``: ``[n]``, the largest that each command can be, by which rounding is measured.
     """
 
-    name: str
-    code: Code
-    matrix: Floats
-    index: Indices
-    bounds: Floats
-    room: Floats
+    def __init__(self, name: str, code: Code, matrix: Floats, index: Indices, bounds: Floats, size: Floats) -> None:
+        self.name, self.code, self.matrix, self.index, self.bounds = name, code, matrix, index, bounds
+        self._size = size
+        self._room: Floats | None = None
+        self._sums = "mk,k->m" if index.ndim == 1 else "mk,mk->m"
+
+    @property
+    def room(self) -> Floats:
+        """What rounding may take of each row, ``[M]``; worked out only where a row is passed at all."""
+        if self._room is None:
+            with np.errstate(all="ignore"):
+                sizes = np.einsum(self._sums, np.abs(self.matrix), self._size[self.index])
+                room = _KEPT * (sizes + np.abs(self.bounds))
+            self._room = room if math.isfinite(room.dot(room)) else np.where(np.isfinite(room), room, 0.0)
+        return self._room
 
     @property
     def finite(self) -> bool:
         """Whether the rows are numbers; a bound of minus infinity asks for what nothing is near to."""
-        return bool(np.isfinite(self.matrix).all()) and bool((self.bounds > -np.inf).all())
+        # a sum of squares is finite only where all its terms are
+        numbers = math.isfinite(np.vdot(self.matrix, self.matrix)) or bool(np.isfinite(self.matrix).all())
+        return numbers and every(self.bounds > -np.inf)
+
+    def of(self, which: Indices) -> Indices:
+        """The commands ``[len(which), k]`` of some of the rows."""
+        return self.index[None].repeat(len(which), axis=0) if self.index.ndim == 1 else self.index[which]
 
     def excess(self, u: Floats) -> Floats:
         """How far commands ``[n]`` pass each row, ``[M]``."""
-        return np.asarray(np.einsum("mk,mk->m", self.matrix, u[self.index]) - self.bounds)
+        found: Floats = np.einsum(self._sums, self.matrix, u[self.index])
+        found -= self.bounds
+        return found
 
-    def passed(self, u: Floats) -> Bools:
-        """Which rows commands ``[n]`` break, ``[M]``; a row that is no number is broken."""
-        return np.asarray(~(self.excess(u) <= self.room))
+    def passed(self, u: Floats) -> Indices:
+        """Which rows commands ``[n]`` break, in order; a row that is no number is broken."""
+        excess = self.excess(u)
+        inside = excess <= 0.0
+        if every(inside):
+            return _NONE
+        inside |= excess <= self.room
+        return (~inside).nonzero()[0]
 
     def dense(self, which: Indices, n: int) -> Floats:
         """Some of the rows over all commands, ``[len(which), n]``."""
         rows = np.zeros((len(which), n))
-        rows[np.arange(len(which))[:, None], self.index[which]] = self.matrix[which]
+        if self.index.ndim == 1:
+            rows[:, self.index] = self.matrix[which]
+        else:
+            rows[np.arange(len(which))[:, None], self.index[which]] = self.matrix[which]
         return rows
 
 
@@ -90,10 +118,7 @@ class StateRows:
             found.append(self._block(c.name, Code.CONSTRAINT_BARRIER, rows.rows, index, rows.bounds))
         for r, index in self._own_rows:
             own = r.rows(measured, applied[index])
-            asked = np.isfinite(own.least) | ~(own.least < 0.0)  # minus infinity asks for nothing, a NaN for too much
-            which = np.broadcast_to(np.arange(len(index))[:, None], asked.shape)[asked]
-            matrix, bounds = -own.control[asked], -own.least[asked]
-            found.append(self._block(r.name, Code.CONSTRAINT_BARRIER, matrix, index[which], bounds))
+            found.append(self._block(r.name, Code.CONSTRAINT_BARRIER, *_own(own, index)))
         for s, columns, index, fastest in self._separations:
             rows = separation_rows(
                 measured[s.group][:, columns], s.distance, s.gain_per_s, self._period_s,
@@ -104,9 +129,26 @@ class StateRows:
         return tuple(found)
 
     def _block(self, name: str, code: Code, matrix: Floats, index: Indices, bounds: Floats) -> Block:
-        with np.errstate(all="ignore"):
-            room = _KEPT * (np.einsum("mk,mk->m", np.abs(matrix), self._size[index]) + np.abs(bounds))
-        return Block(name, code, matrix, index, bounds, np.where(np.isfinite(room), room, 0.0))
+        return Block(name, code, matrix, index, bounds, self._size)
+
+
+def _own(terms: RowTerms, index: Indices) -> tuple[Floats, Indices, Floats]:
+    """A site's own rows as ``matrix``, ``index`` and ``bounds`` of a block; ``index``: the commands of each asset."""
+    control, least = terms.control, terms.least
+    if least.shape != control.shape[:2] or len(least) != len(index):
+        n = len(index)
+        raise ValueError(f"rows {control.shape} with ends {least.shape}; expected [{n}, R, A] and [{n}, R]")
+    asked = least != -np.inf  # minus infinity asks for nothing, a NaN for too much
+    marks, n_rows = asked.tobytes(), least.shape[1]
+    starts = range(0, len(marks), n_rows or 1)
+    who = [k for k, start in enumerate(starts) if marks.find(b"\1", start, start + n_rows) >= 0]
+    if len(who) == 1:
+        k = who[0]
+        if marks.count(b"\1") == n_rows:
+            return -control[k], index[k], -least[k]
+        return -control[k, asked[k]], index[k], -least[k, asked[k]]
+    asset, row = asked.nonzero()
+    return -control[asset, row], index[asset], -least[asset, row]
 
 
 def _pairs(rows: Floats, index: Indices) -> tuple[Floats, Indices]:

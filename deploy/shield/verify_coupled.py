@@ -1,7 +1,8 @@
 """The second look at what assets keep together: sums, their ramps, conflicts, separation and barriers.
 
-Plain floats and own formulas. A row that no command in reach can keep counts as kept by commands that go back towards
-it: after a cap has been tightened there is nothing better to send.
+Plain floats and own formulas; a site's own rows are first gone through all at once, and those left in doubt one by one.
+A row that no command in reach can keep counts as kept by commands that go back towards it: after a cap has been
+tightened there is nothing better to send.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ...envs.constraint import (
 from .command_table import LEVEL_TOLERANCE, Asset, Command
 
 TOLERANCE = 1e-9
+_LARGEST_PRODUCT = 1e6  # of sums whose order makes less than a tenth of the slack of a row
 Reach = Callable[[int], Sequence[float]]
 """What a command can be this period: its two ends, or all its legal levels."""
 Limits = Mapping[str, tuple[float | None, float | None]]
@@ -292,22 +294,63 @@ def _over(
         return False
     applied = np.array([before[first : first + r.width] for first in r.first], dtype=np.float64)
     terms = r.constraint.rows(measured, applied)
-    for first, control, least in zip(r.first, terms.control.tolist(), terms.least.tolist(), strict=True):
-        for slopes, need in zip(control, least, strict=True):
-            if need == -math.inf:
-                continue
-            got = sum(map(mul, slopes, values[first : first + len(slopes)]))
-            slack = 1e-8 * (1.0 + abs(need) + abs(got))
-            if not math.isfinite(sum(slopes)):  # an infinite slope is none
-                return False
-            if got >= need - slack:
-                continue
-            if not math.isfinite(need):
-                return False
-            at = range(first, first + len(slopes))
-            if not _nearest([-x for x in slopes], at, values, before, reach, -need, -math.inf, slack):
-                return False
-    return True
+    doubtful = _doubtful(r, terms.control, terms.least, values)
+    if doubtful is not None:
+        return all(
+            _row_kept(terms.control[i, k].tolist(), float(terms.least[i, k]), r.first[i], values, before, reach)
+            for i, k in doubtful
+        )
+    return all(
+        _row_kept(slopes, need, first, values, before, reach)
+        for first, control, least in zip(r.first, terms.control.tolist(), terms.least.tolist(), strict=True)
+        for slopes, need in zip(control, least, strict=True)
+    )
+
+
+def _doubtful(r: OwnRows, control: Any, least: Any, values: Sequence[float]) -> list[tuple[int, int]] | None:
+    """Asset and place of each row that is not kept beyond doubt, in order; None where this can't be told at once.
+
+    One product for all rows, since a robot's arm has many. What it passes has half of its slack to spare, more than the
+    order of a sum can make, so that :func:`_row_kept` would pass it too; all else is left to that.
+    """
+    n = len(r.first)
+    if type(control) is not np.ndarray or type(least) is not np.ndarray:
+        return None
+    if control.dtype.char != "d" or least.dtype.char != "d" or control.ndim != 3:
+        return None
+    if control.shape != (n, control.shape[1], r.width) or least.shape != control.shape[:2]:
+        return None
+    sent = np.array([values[first : first + r.width] for first in r.first], dtype=np.float64)
+    # by Cauchy and Schwarz no sum of products has larger ones; so asked, NaN and infinity are no yes
+    if not float(np.vdot(control, control)) * float(np.vdot(sent, sent)) <= _LARGEST_PRODUCT**2:
+        return None
+    got = np.matmul(control, sent[:, :, None])[:, :, 0]
+    slack = np.abs(got)
+    slack += 1.0
+    slack *= 0.5e-8
+    slack += got
+    kept = slack >= least  # so asked, a need that is no number or infinite is not kept
+    if b"\0" not in kept.tobytes():
+        return []
+    return [(i, k) for i, k in zip(*(at.tolist() for at in (~kept).nonzero()), strict=True)]
+
+
+def _row_kept(
+    slopes: Sequence[float], need: float, first: int, values: Sequence[float], before: Sequence[float], reach: Reach
+) -> bool:
+    """Whether one row on the commands from place ``first`` on is kept, or as nearly as they can."""
+    if need == -math.inf:
+        return True
+    got = sum(map(mul, slopes, values[first : first + len(slopes)]))
+    slack = 1e-8 * (1.0 + abs(need) + abs(got))
+    if not math.isfinite(sum(slopes)):  # an infinite slope is none
+        return False
+    if got >= need - slack:
+        return True
+    if not math.isfinite(need):
+        return False
+    at = range(first, first + len(slopes))
+    return _nearest([-x for x in slopes], at, values, before, reach, -need, -math.inf, slack)
 
 
 def _tightened(low: float, high: float, given: tuple[float | None, float | None]) -> tuple[float, float]:
