@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,12 +25,14 @@ from ...deploy.drivers.local_server import LocalPlantServer
 from ...deploy.drivers.local_wire import SCHEME
 from ...deploy.journal import read
 from ...deploy.scheduling import use_realtime
+from ...deploy.station.hearing import told as told_words
 from ...envs.errors import ConfigurationError
 from ...envs.plant_file import load_plant_file
 from ...envs.robot_cell.config import RobotCellConfig
 from ...envs.robot_cell.plant import MuJoCoCell
 from ...envs.robot_cell.plant_config import RobotCellPlantConfig
 from ..report import Cell, Table, print_table, provenance, say
+from . import cell_beside
 from .cell_scene import YIELDS, reaching_artifact
 
 NAME = "cell_edge"
@@ -47,17 +50,23 @@ makes way after a while. Then cut something at half time:
   loss     what an arm says is lost for a second, 20 times a minute each
   frozen   the same, but the message before is repeated with a fresh stamp
   station  the folder through which desk, pages and live twin reach an arm is gone
+  twin     `twinloop twin` and `twinloop console` of an arm are killed, and its folder is out of reach for a while too
   link     one arm's link to its plant breaks for a second
 
-Bar: no contact in any case but by a person who walks into an arm that stands. On a busy machine 50 Hz are too fast for
+Bar: no contact in any case but by a person who walks into an arm that stands; no torch in an arm's process; touches go
+on without live twin, pages and station, and after a link that broke. On a busy machine 50 Hz are too fast for
 Python: --speed slows the cell and all that is in it, --realtime has the processes go before others.
 """
-CASES = ("none", "peer", "loss", "frozen", "station", "link")
+CASES = ("none", "peer", "loss", "frozen", "station", "twin", "link")
 _BURSTS = {"peer_loss_s": 1.0, "peer_losses_per_min": 20.0}
 _PLANT_OF = {"loss": _BURSTS, "frozen": {**_BURSTS, "peer_frozen": True}}
+_GOES_ON = ("none", "station", "twin", "link")  # cases in which nothing is lost that an arm's work needs for long
 _CUT_S = 1.0
+_AWAY_S = 2.0  # of the station's folder, beside the twin and the pages
 _CODE = 2  # of a reason, in a row
 _START_S = 120.0
+_STAMP = re.compile(r"^(?:\[[^]]*\])?\s*")
+_SOURCE = re.compile(r"\s+\w+\.py:\d+\s*$")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +157,7 @@ def _shut(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; 0 without contacts."""
+    """Measure and print; 0 where all bars are met."""
     cases = arguments.cases.split(",")
     for case in cases:
         if case not in CASES:
@@ -163,7 +172,21 @@ def run(arguments: argparse.Namespace) -> int:
         bad = sum(n for kind, n in found["contacts"].items() if kind != "person_at_standstill")
         is_met &= bad == 0
         rows += [(case, *row) for row in _told(found)]
-        rows.append((case, "contacts", _counts(found["contacts"]), "0", "yes" if bad == 0 else "no"))
+        rows.append((case, "contacts", _counts(found["contacts"]), "0", _yes(bad == 0)))
+        rows.append(
+            (
+                case,
+                "libraries of torch in the arms' processes",
+                _each(found["torch"]),
+                "0",
+                _yes(not any(found["torch"])),
+            )
+        )
+        is_met &= not any(found["torch"])
+        if case in _GOES_ON:
+            after = found["touches"][1]
+            rows.append((case, "touches of each arm after half time", _each(after), "> 0", _yes(min(after) > 0)))
+            is_met &= min(after) > 0
     notes = (
         f"{arguments.seconds:g} s of the cell a case, {arguments.speed:g} s of it a second, so a period of "
         f"{20.0 / arguments.speed:g} ms; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, "
@@ -184,25 +207,59 @@ def run(arguments: argparse.Namespace) -> int:
 def measured(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one case and say what it was."""
     overrides = [f"plant.{key}={value}" for key, value in _PLANT_OF.get(case, {}).items()]
-    with tempfile.TemporaryDirectory() as name, _scene(Path(name), arguments, overrides) as scene:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ExitStack() as stack,
+        # With a live twin, which takes its time to start, arms run until they are told to end.
+        _scene(Path(name), arguments, overrides, is_endless=case == "twin") as scene,
+    ):
         give_up_s = time.monotonic() + _START_S + 4.0 * arguments.seconds / arguments.speed
         begun_s = _when_all_work(scene, give_up_s)
+        first, beside = scene.arms[0], None
+        if case == "twin":
+            beside = cell_beside.start(
+                stack, first.station, arguments.plant, 1, Path(name) / "beside.txt", lambda so: _until(so, give_up_s)
+            )
+            begun_s = scene.plant.clock_s
         before = scene.plant.touches.copy()
         half_s = begun_s + 0.5 * arguments.seconds
         _until(lambda: scene.plant.clock_s >= half_s, give_up_s)
+        torch = [cell_beside.libraries_of_torch(arm.process.pid) for arm in scene.arms]
         at_cut = scene.plant.touches.copy()
-        _cut(case, scene, arguments.speed)
+        told: dict[str, Any] = {}
+        if beside is None:
+            _cut(case, scene, arguments.speed)
+        else:
+            told["before"] = beside.told()
+            told |= _cut_off(beside, first.station, arguments.speed)
+            _until(lambda: scene.plant.clock_s >= begun_s + arguments.seconds, give_up_s)
+            told["overview"] = cell_beside.overview(first.station)
+            for arm in scene.arms:
+                arm.process.send_signal(signal.SIGINT)
         _until(lambda: all(a.process.poll() is not None for a in scene.arms), give_up_s)
         return {
             "contacts": dict(scene.plant.contacts),
             "touches": [(at_cut - before).tolist(), (scene.plant.touches - at_cut).tolist()],
             "late_periods": scene.server.late_periods,
+            "torch": torch,
+            "beside": told,
             "arms": [_journalled(arm, half_s) for arm in scene.arms],
         }
 
 
+def _cut_off(beside: cell_beside.Beside, station: Path, speed: float) -> dict[str, Any]:
+    """Kill the live twin and the pages, with the station out of reach for a while; what an operator finds meanwhile."""
+    away = station.with_name("away")
+    station.rename(away)
+    beside.kill()
+    found = {"away": cell_beside.overview(station), "pages_after": beside.answers()}
+    time.sleep(_AWAY_S / speed)
+    away.rename(station)
+    return found
+
+
 @contextmanager
-def _scene(folder: Path, arguments: argparse.Namespace, overrides: list[str]) -> Iterator[Scene]:
+def _scene(folder: Path, arguments: argparse.Namespace, overrides: list[str], *, is_endless: bool) -> Iterator[Scene]:
     _, config, plant_config = load_plant_file(arguments.plant, overrides)
     if not (isinstance(config, RobotCellConfig) and isinstance(plant_config, RobotCellPlantConfig)):
         raise ConfigurationError(f"--plant {arguments.plant}: is no robot cell")
@@ -222,15 +279,17 @@ def _scene(folder: Path, arguments: argparse.Namespace, overrides: list[str]) ->
             words = [
                 "run", str(artifact), "--endpoint", f"{SCHEME}{folder}/{'road' if k == 0 else 'cell'}.sock",
                 "--plant", arguments.plant, "--set", f"site.seat={k + 1}", "--assets", f"arm/arm_{k + 1}",
-                "--periods", str(periods), "--journal", str(journal), "--station", str(station),
+                "--journal", str(journal), "--station", str(station),
                 "--no-policy-process",
             ]  # fmt: skip
             words += [word for override in overrides for word in ("--set", override)]
+            words += [] if is_endless else ["--periods", str(periods)]
             words += [] if arguments.realtime is None else ["--realtime", str(arguments.realtime)]
             out = stack.enter_context(printed.open("wb"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "twinloop", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out
-            )
+                [sys.executable, "-m", "twinloop", *words],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=cell_beside.WIDE,
+            )  # fmt: skip
             stack.callback(_end, process)
             arms.append(Arm(process, journal, printed, station))
         yield Scene(plant, server, arms, road)
@@ -291,8 +350,9 @@ def _journalled(arm: Arm, half_s: float) -> dict[str, Any]:
         "decided_ms": np.percentile(took, (50, 99, 100)).tolist() if took else [],
         "reasons_after": dict(later.most_common(6)),
         "ending": f"{end['ending']} {end['detail']}".strip(),
-        "histogram": next((w.split(None, 1)[1] for w in words if w.startswith("decisions")), ""),
-        "said": [w.strip() for kind in ("ERROR", "WARNING") for w in words if kind in w][:6],
+        "histogram": next((w.split(None, 1)[1].strip() for w in words if w.startswith("decisions")), ""),
+        "said": [_line(w) for kind in ("ERROR", "WARNING") for w in words if kind in w][:6],
+        "missed_of_beside": [told_words(row) for row in rows if row["kind"] == "beside"],
     }
 
 
@@ -306,7 +366,35 @@ def _told(found: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield f"arm_{k + 1}: missed; ended", f"{arm['missed']}; {arm['ending']}", "", ""
         yield f"arm_{k + 1}: reasons in the journal after half time", _counts(arm["reasons_after"]), "", ""
         if arm["said"]:
-            yield f"arm_{k + 1}: said first", arm["said"][0][:120], "", ""
+            yield f"arm_{k + 1}: said first", arm["said"][0].split(";")[0], "", ""
+        if arm["missed_of_beside"]:
+            yield f"arm_{k + 1}: on its terminal and in its journal", ", then ".join(arm["missed_of_beside"]), "", ""
+    beside = found["beside"]
+    if beside:
+        was = beside["before"]
+        gate = f"open, NIS {was['nis']:.2f}" if was["open"] else was["why"]
+        yield "before: live twin; pages", f"{was['lag']} rows behind, {gate}; {_answer(was['pages'])}", "", ""
+        yield "after: pages", _answer(beside["pages_after"]), "", ""
+        yield "twinloop overview while the folder is away", "; ".join(beside["away"]), "", ""
+        yield "twinloop overview at the end", "; ".join(beside["overview"]), "", ""
+        yield "libraries of torch in the twin's process", str(was["torch"]), "", ""
+
+
+def _line(printed: str) -> str:
+    """A log line without its time and source."""
+    return " ".join(_SOURCE.sub("", _STAMP.sub("", printed)).split())
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def _each(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _answer(is_there: bool) -> str:
+    return "pages answer" if is_there else "pages do not answer"
 
 
 def _counts(counted: dict[str, int]) -> str:
