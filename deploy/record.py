@@ -36,6 +36,7 @@ ARBITRATION = 1
 """Form of what rows tell of arbitration; journals from before there was any lack it in their start rows."""
 
 _MAX_NUMBERS = 1_000_000
+_TOLD_EXACTLY = "d?bhilqBHILQ"
 _ORDERS = tuple(field.name for field in fields(Orders))
 _NUMBERS = {float: (np.dtype(float), struct.Struct("=d").pack), bool: (np.dtype(bool), struct.Struct("=?").pack)}
 
@@ -166,25 +167,27 @@ def missed_record(
 
 def state_digest(state: ShieldState) -> str:
     """SHA-256 over all that the shield remembers, bit for bit."""
-    found, parts = named(state), list[bytes]()
-    for name in sorted(found):
-        value = found[name]
+    digest = hashlib.sha256()
+    for name, value in named(state):
         kind = type(value)
         if kind is np.ndarray:
-            parts += (_heading(name, value.dtype, value.shape), value.tobytes())
+            digest.update((name + _form(value.dtype, value.shape)).encode())
+            digest.update(value.tobytes())
         elif kind in _NUMBERS:  # the same bytes as an array's without dimensions
             dtype, packed = _NUMBERS[kind]
-            parts += (_heading(name, dtype, ()), packed(value))
+            digest.update((name + _form(dtype, ())).encode())
+            digest.update(packed(value))
         elif value is not None:
             array = np.array(value)
-            parts += (_heading(name, array.dtype, array.shape), array.tobytes())
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+            digest.update((name + _form(array.dtype, array.shape)).encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
-@lru_cache(maxsize=1024)
-def _heading(name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """What stands before an array's bytes in a digest; a site has a few dozen, the same ones every period."""
-    return f"{name} {kind.str} {shape}".encode()
+@lru_cache(maxsize=256)
+def _form(kind: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    """What stands between an array's name and its bytes in a digest; a site has a few, the same ones every period."""
+    return f" {kind.str} {shape}"
 
 
 def modes_of(decision: Decision) -> Any:
@@ -211,10 +214,13 @@ def _reason(r: Reason) -> list[Any]:
 
 
 def _telemetry(telemetry: Telemetry | None) -> Any:
-    """All of a reading, times and qualities short where they are equal, and a SHA-256 over its bytes."""
+    """All of a reading, times and qualities short where they are equal; a SHA-256 over its bytes where they are not all
+    in the row."""
     if not isinstance(telemetry, Telemetry):
         return None if telemetry is None else f"<{type(telemetry).__name__}>"
-    return {
+    tables = (telemetry.values, telemetry.source_time_s, telemetry.quality)
+    digest = {} if all(map(_is_told_exactly, tables)) else {"sha256": _digest(telemetry)}
+    return digest | {
         "sequence": telemetry.sequence,
         "received_time_s": telemetry.received_time_s,
         "values": described(telemetry.values),
@@ -222,8 +228,15 @@ def _telemetry(telemetry: Telemetry | None) -> Any:
         "quality": described(telemetry.quality, like=telemetry.values),
         "obeyed": told_commands(telemetry),
         "watchdog_tripped": has_timed_out(telemetry),
-        "sha256": _digest(telemetry),
     }
+
+
+def _is_told_exactly(table: Any) -> bool:
+    """Whether :func:`described` has every number of a table."""
+    return isinstance(table, Mapping) and all(
+        type(raw) is np.ndarray and raw.dtype.char in _TOLD_EXACTLY and raw.size <= _MAX_NUMBERS
+        for raw in table.values()
+    )
 
 
 def described(table: Any, *, like: Any = None) -> Any:
@@ -267,10 +280,10 @@ def _places_of_false(flags: list[bool]) -> list[int]:
 
 
 def _digest(telemetry: Telemetry) -> str:
-    parts = [repr((telemetry.sequence, telemetry.received_time_s)).encode()]
+    digest = hashlib.sha256(repr((telemetry.sequence, telemetry.received_time_s)).encode())
     for table in (telemetry.values, telemetry.source_time_s, telemetry.quality):
         for name, raw in table.items() if isinstance(table, Mapping) else ():
             array = np.asarray(raw, dtype=None) if isinstance(raw, (np.ndarray, np.generic)) else np.array(repr(raw))
-            parts.append(_heading(str(name), array.dtype, array.shape))
-            parts.append(array.tobytes() if array.dtype.kind in "fiubU" else repr(type(raw)).encode())
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+            digest.update(f"{name}{_form(array.dtype, array.shape)}".encode())
+            digest.update(array.tobytes() if array.dtype.kind in "fiubU" else repr(type(raw)).encode())
+    return digest.hexdigest()

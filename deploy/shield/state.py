@@ -21,34 +21,39 @@ Named = Mapping[str, NDArray[Any]]
 
 _PARTS: dict[str, type] = {"inputs": InputState, "memory": CommandMemory, "modes": ModeState, "plan": StoredPlan}
 _FIELDS = {
-    name: (tuple(f"{name}/{field}" for field in kind.__annotations__), attrgetter(*kind.__annotations__))
-    for name, kind in _PARTS.items()
+    name: (tuple(f"{name}/{field}" for field in fields), attrgetter(*fields))
+    for name, fields in ((name, sorted(kind.__annotations__)) for name, kind in _PARTS.items())
 }
 _TABLES = ("applied", "before", "changed", "pending")
 _NUMBERS = ("time_s", "clock_s", "confirmed", "landing_s")
-_numbers = attrgetter(*_NUMBERS)
 _MONITORS = "monitors"
+_ORDER = sorted((*_PARTS, *_TABLES, *_NUMBERS, _MONITORS))
 
 
 def as_arrays(state: ShieldState) -> dict[str, NDArray[Any]]:
     """Every number of a state under its name, such as ``applied/turbine`` or ``inputs/good``; copies."""
-    return {name: np.array(value) for name, value in named(state).items() if value is not None}
+    return {name: np.array(value) for name, value in named(state) if value is not None}
 
 
-def named(state: ShieldState) -> dict[str, Any]:
-    """What :func:`as_arrays` copies, as the state holds it: arrays, Python's numbers, None where there is none."""
-    found = dict(zip(_NUMBERS, _numbers(state), strict=True))
-    for part_name, (names, fields) in _FIELDS.items():
-        part = getattr(state, part_name)
-        if part is not None:
-            found.update(zip(names, fields(part), strict=True))
-    for name in _TABLES:
-        for key, value in (getattr(state, name) or {}).items():
-            found[f"{name}/{key}"] = value
-    found[_MONITORS] = len(state.monitors)
-    for number, memory in enumerate(state.monitors):
-        for key, value in memory.items():
-            found[f"{_MONITORS}/{number}/{key}"] = value
+def named(state: ShieldState) -> list[tuple[str, Any]]:
+    """What :func:`as_arrays` copies, in the order of names: arrays, Python's numbers, None where there is none."""
+    found: list[tuple[str, Any]] = []
+    for part in _ORDER:
+        value = getattr(state, part)
+        if value is None:
+            continue
+        if part in _FIELDS:
+            names, fields = _FIELDS[part]
+            found += zip(names, fields(value), strict=True)
+        elif part in _TABLES:
+            found += [(f"{part}/{key}", value[key]) for key in sorted(value)]
+        elif part == _MONITORS:
+            found.append((part, len(value)))
+            for number in sorted(range(len(value)), key=str):
+                memory = value[number]
+                found += [(f"{part}/{number}/{key}", memory[key]) for key in sorted(memory)]
+        else:
+            found.append((part, value))
     return found
 
 

@@ -17,7 +17,7 @@ from twinloop.deploy.arbitration.reported import reported_slots
 from twinloop.deploy.bumpless import OFF_POLICY, restarted
 from twinloop.deploy.record import decision_record, described, state_digest
 from twinloop.deploy.shield import Decision, Mode, Shield, ShieldState, Source
-from twinloop.deploy.shield.state import as_arrays, from_arrays
+from twinloop.deploy.shield.state import as_arrays, from_arrays, named
 from twinloop.envs.constraint import AccelerationConstraint, declare
 from twinloop.envs.nameplate import Group, Nameplate, Signal
 from twinloop.envs.plant import Telemetry
@@ -65,6 +65,8 @@ def test_a_states_digest_is_over_every_named_array_in_order(n_periods: int) -> N
     state = decided(n_periods).state
     assert state_digest(state) == spelled_out(state) == state_digest(from_arrays(as_arrays(state)))
     assert state_digest(SHIELD.start()) == spelled_out(SHIELD.start())
+    names = [name for name, _ in named(state)]
+    assert names == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,28 @@ def test_one_number_stands_for_an_array_only_where_all_are_equal(values: list[fl
         assert told == array[0]
     else:
         np.testing.assert_array_equal(told, array)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_told"),
+    [
+        (np.array([[1.0, math.nan]]), True),
+        (np.array([[1, 2]]), True),
+        (np.array([[1.0, 2.0]], np.float32), False),
+        (np.array([["a", "b"]]), False),
+        (np.ma.MaskedArray([[1.0, 2.0]], mask=[[False, True]]), False),
+        ([[1.0, 2.0]], False),
+        (None, False),
+    ],
+)
+def test_a_reading_that_a_row_cannot_tell_whole_is_told_by_a_digest(values: Any, is_told: bool) -> None:
+    tables = {"pump": np.zeros((1, 2))}, {"pump": np.zeros((1, 2), np.int8)}
+    readings = [Telemetry({"pump": v}, *tables, 0.0, 1) for v in (values, np.full((1, 2), "other"))]
+    rows = [decision_record(1, reading, decided(), {}, {})["telemetry"] for reading in readings]
+    assert ("sha256" in rows[0]) is not is_told
+    assert rows[0].get("sha256") != rows[1]["sha256"]
+    if is_told:
+        np.testing.assert_array_equal(rows[0]["values"]["pump"], values)
 
 
 def test_groups_of_which_nothing_is_sent_are_idle_by_number_and_sources_name_the_rest() -> None:
