@@ -17,14 +17,14 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs.encoder import Encoder, MaskingEncoder
+from ..envs.encoder import Encoder, MaskingEncoder, asked_of, encoded
 from ..envs.errors import ArtifactError, MissingExtraError, TwinloopError
 from ..envs.nameplate import Group, Nameplate
 from ..envs.registry import load_site
@@ -127,11 +127,13 @@ def attach_report(folder: Path, name: str, report: Mapping[str, Any]) -> None:
     write_folder(folder, {**files, REPORT: to_json({**read_report(folder), name: report})})
 
 
-def load_artifact(folder: Path, nameplate: Nameplate | None = None, *, graphs: bool = True) -> ArtifactPolicy:
+def load_artifact(
+    folder: Path, nameplate: Nameplate | None = None, *, graphs: bool = True, own: Collection[str] | None = None
+) -> ArtifactPolicy:
     """Read an artifact, check it, and bind it to the plant's ``nameplate`` (its own when None).
 
-    Without ``graphs`` they are neither opened nor compared with numpy, and the policy can't act: for a process that
-    lets another one evaluate.
+    ``own``: agents that the policy answers for, None for all. Without ``graphs`` they are neither opened nor compared
+    with numpy, and the policy can't act: for a process that lets another one evaluate.
     Raises :class:`ArtifactError` for a file that is missing, unexpected or changed, for a graph that numpy does not
     reproduce, and for a plant that the policy was not made for, with the signals that differ.
     """
@@ -144,14 +146,14 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None, *, graphs: b
                 f"{folder}: format version {about['format_version']}, this twinloop reads {FORMAT_VERSION}; "
                 "export the policy again, or install the matching version"
             )
-        own = Nameplate.from_dict(json.loads((folder / "nameplate.json").read_bytes()))
+        made_for = Nameplate.from_dict(json.loads((folder / "nameplate.json").read_bytes()))
         weights: dict[str, PolicyNetwork] = {}
         for group in about["groups"]:
             with np.load(folder / f"weights_{group}.npz", allow_pickle=False) as named:
                 weights[group] = PolicyNetwork.from_arrays(dict(named))
         inputs = read_inputs(folder)
-        plate = nameplate or own
-        check_fit(folder, about["scope"], own, plate)
+        plate = nameplate or made_for
+        check_fit(folder, about["scope"], made_for, plate)
         encoders = {group: _encoder(about, group, plate) for group in weights}
     except ArtifactError:
         raise
@@ -164,7 +166,7 @@ def load_artifact(folder: Path, nameplate: Nameplate | None = None, *, graphs: b
     sessions = {group: _session(folder / f"policy_{group}.onnx") for group in weights} if graphs else {}
     for group, network in weights.items() if graphs else ():
         check_forward(folder, plate.group(group), network, sessions[group])
-    return ArtifactPolicy(plate, encoders, weights, sessions, digest, about, inputs)
+    return ArtifactPolicy(plate, encoders, weights, sessions, digest, about, inputs, own)
 
 
 class ArtifactPolicy:
@@ -172,9 +174,10 @@ class ArtifactPolicy:
 
     Groups without a network get their neutral commands, and so do absent assets, whose memory is zero. An asset whose
     features are not finite is answered with NaN, which the shield turns into that asset's fallback, and remembers what
-    it remembered before. ``hash`` names the artifact in journals; ``about`` is what ``artifact.json`` holds;
-    ``encoders`` make a group's features, and ``inputs`` is a sample of those of the evaluation, empty in an artifact
-    without.
+    it remembered before. ``own``: agents that it answers for, None for all; the others get their neutral commands, so
+    that what an asset costs does not depend on how many others there are. ``hash`` names the artifact in journals;
+    ``about`` is what ``artifact.json`` holds; ``encoders`` make a group's features, and ``inputs`` is a sample of those
+    of the evaluation, empty in an artifact without.
     """
 
     def __init__(
@@ -186,6 +189,7 @@ class ArtifactPolicy:
         digest: str,
         about: Mapping[str, Any],
         inputs: Mapping[str, InputSample] | None = None,
+        own: Collection[str] | None = None,
     ) -> None:
         self._nameplate = nameplate
         self.encoders = encoders
@@ -194,6 +198,8 @@ class ArtifactPolicy:
         self.hash = digest
         self.about = about
         self.inputs = inputs or {}
+        self.own = None if own is None else frozenset(own)
+        self._asked = asked_of(nameplate, self.own)
 
     @property
     def name(self) -> str:
@@ -236,7 +242,8 @@ class ArtifactPolicy:
         present = observation.present[group.name]
         seen = observation.measured[group.name], observation.statics[group.name], present
         before = memory.pop(NETWORK_MEMORY, None)
-        features, new = encoder.encode(*seen, memory, observation.dt_s)
+        asked = self._asked.get(group.name)
+        features, new = encoded(encoder, *seen, memory, observation.dt_s, asked)
         features = np.asarray(features, np.float32)
         if before is None:
             before = np.empty((*present.shape, 0), np.float32)
@@ -251,7 +258,8 @@ class ArtifactPolicy:
         if network.n_memory:
             kept = np.where(finite[..., None], after, before)
             remembered[NETWORK_MEMORY] = np.where(present[..., None], kept, np.float32(0))
-        return np.where(present[..., None], told, group.neutral()), remembered
+        answered = present if asked is None else present & asked
+        return np.where(answered[..., None], told, group.neutral()), remembered
 
 
 def _exact(commands: NDArray[np.float64], group: Group, network: PolicyNetwork) -> NDArray[np.float64]:

@@ -84,6 +84,10 @@ class PolicyProcess:
         return self._local.encoders
 
     @property
+    def own(self) -> frozenset[str] | None:
+        return self._local.own
+
+    @property
     def inputs(self) -> Mapping[str, Any]:
         return self._local.inputs
 
@@ -138,7 +142,7 @@ class PolicyProcess:
         raise PolicyProcessError(f"policy {self.name}: {self._lost or 'its process ended'}; {again}")
 
     def _open(self) -> _Link:
-        link = _Link(self._folder, self.nameplate)
+        link = _Link(self._folder, self.nameplate, self.own)
         try:
             found = link.meet(time.monotonic() + _START_S)
         except BaseException as error:
@@ -200,8 +204,10 @@ class PolicyProcess:
 class _Link:
     """One process and the two pipes to it. Asked from one thread at a time; killed from any."""
 
-    def __init__(self, folder: Path, nameplate: Nameplate) -> None:
-        self._hello = pack({"folder": str(Path(folder).absolute()), "nameplate": nameplate.to_dict()}, {})
+    def __init__(self, folder: Path, nameplate: Nameplate, own: frozenset[str] | None) -> None:
+        named = None if own is None else sorted(own)
+        told = {"folder": str(Path(folder).absolute()), "nameplate": nameplate.to_dict(), "own": named}
+        self._hello = pack(told, {})
         # A session of its own: Ctrl-C in the terminal is for the loop.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "twinloop.deploy.policy_worker"],

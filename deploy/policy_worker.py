@@ -32,7 +32,8 @@ def main() -> int:
     try:
         asked, _ = receiver.receive()
         try:
-            policy = load_artifact(Path(asked["folder"]), Nameplate.from_dict(asked["nameplate"]))
+            nameplate = Nameplate.from_dict(asked["nameplate"])
+            policy = load_artifact(Path(asked["folder"]), nameplate, own=asked["own"])
         except TwinloopError as error:
             send(output, pack({"error": str(error)}, {}))
             return 1

@@ -7,8 +7,13 @@ only the site knows what its neighbours are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .nameplate import Nameplate
 
 Array = Any
 """A numpy array or a torch tensor; encoders use only what both offer."""
@@ -52,6 +57,46 @@ class MaskingEncoder(Encoder, Protocol):
     """
 
     def legal(self, measured: Array, statics: Array, present: Array) -> Array: ...
+
+
+@runtime_checkable
+class SelectiveEncoder(Encoder, Protocol):
+    """An encoder that can leave out what nobody asks for: a process that commands one of many assets needs no more.
+
+    ``encode_some`` is ``encode`` with zero features where ``asked`` bool ``[N]`` is False too; None asks for all.
+    """
+
+    def encode_some(
+        self,
+        measured: Array,
+        statics: Array,
+        present: Array,
+        memory: Mapping[str, Array],
+        dt_s: float,
+        asked: Array | None,
+    ) -> tuple[Array, Mapping[str, Array]]: ...
+
+
+def asked_of(nameplate: Nameplate, own: Collection[str] | None) -> dict[str, NDArray[np.bool_]]:
+    """By group, which assets ``[N]`` are among the agents ``own``; empty where these are None, which stands for all."""
+    if own is None:
+        return {}
+    return {g.name: np.array([f"{g.name}/{asset}" in own for asset in g.assets]) for g in nameplate.groups}
+
+
+def encoded(
+    encoder: Encoder,
+    measured: Array,
+    statics: Array,
+    present: Array,
+    memory: Mapping[str, Array],
+    dt_s: float,
+    asked: Array | None,
+) -> tuple[Array, Mapping[str, Array]]:
+    """Features of those ``asked`` ``[N]``; of all where that is None, and where the encoder can't leave any out."""
+    if asked is not None and isinstance(encoder, SelectiveEncoder):
+        return encoder.encode_some(measured, statics, present, memory, dt_s, asked)
+    return encoder.encode(measured, statics, present, memory, dt_s)
 
 
 @runtime_checkable

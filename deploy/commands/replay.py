@@ -67,7 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{arguments.journal}: the run had other limits than {arguments.plant or 'its nameplate alone implies'}"
                 f"; give the plant's file of that run, with its overrides"
             )
-        policy = None if arguments.artifact is None else load_artifact(arguments.artifact, limits.nameplate)
+        policy = None
+        if arguments.artifact is not None:
+            policy = load_artifact(arguments.artifact, limits.nameplate, own=start.get("assets"))
         required = plant_requirements(arguments.plant, arguments.overrides)
         monitors = watch(limits, policy, print, required)
         if len(monitors) != start["monitors"]:

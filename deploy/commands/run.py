@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from ...agents.named import POLICIES, named_policy
 from ...agents.policy import Policy
 from ...envs.commands.overrides import add_overrides
 from ...envs.constraint import Declaration
@@ -95,20 +96,6 @@ exit status: 0 done, 130 stopped by Ctrl-C, 2 the plant or the journal was lost,
 """
 SHORTEST_PERIOD_S = 0.4
 """A sped-up emulation has periods so short that a busy machine looks dead; the watchdog counts in these at least."""
-
-POLICIES = {
-    "greedy": "every asset at neutral, on its own controller",
-    "random": "anything in range, to see the shield at work",
-    "hysteresis": "machines of a row sleep by the buffers beside them, save the slowest",
-    "best_age": "machines that wear are serviced at the age at which each alone stands the least",
-    "no_avoidance": "arms of a robot cell go straight to their targets; `barrier` is the same",
-    "barrier": "straight to the target, kept apart by the shield alone",
-    "barrier_retreat": "the same, and an arm drawn at random goes home for a while when one is stuck",
-    "nearer_first": "of two near arms, who is farther from its target goes home",
-    "priority_stop": "arms nearer than 15 cm to one before them stand",
-    "zone_token": "one arm at work, the others at home",
-}
-_OF_CELLS = ("no_avoidance", "barrier", "barrier_retreat", "nearer_first", "priority_stop", "zone_token")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -223,7 +210,7 @@ def _run(arguments: argparse.Namespace, sheet: OrderDesk, station: StationFolder
         nameplate = plant.nameplate
         wall_period_s: float | None = getattr(plant, "wall_period_s", None)
         assets = None if arguments.assets is None else named_assets(arguments.assets, nameplate)
-        policy = _policy(arguments, nameplate, wall_period_s)
+        policy = _policy(arguments, nameplate, wall_period_s, assets)
         declaration = declared_limits(nameplate, arguments.plant, arguments.overrides)
         required = plant_requirements(arguments.plant, arguments.overrides)
         shield = Shield(
@@ -348,31 +335,19 @@ def _watched(
         yield watched
 
 
-def _policy(arguments: argparse.Namespace, nameplate: Nameplate, wall_period_s: float | None) -> Policy:
+def _policy(
+    arguments: argparse.Namespace, nameplate: Nameplate, wall_period_s: float | None, assets: frozenset[str] | None
+) -> Policy:
     if arguments.artifact is not None:
         from ...agents.artifact import load_artifact
 
         folder, own = Path(arguments.artifact), arguments.policy_process
         if not (arguments.station is not None if own is None else own):
-            return load_artifact(folder, nameplate)
+            return load_artifact(folder, nameplate, own=assets)
         settings = RuntimeSettings()
         turn_s = min(settings.deadline_pu * (wall_period_s or nameplate.period_s), settings.deadline_max_s)
-        return PolicyProcess(folder, load_artifact(folder, nameplate, graphs=False), turn_s)
-    from ...agents.controllers.reference import NeutralPolicy, RandomPolicy
-
-    if arguments.policy == "best_age":
-        from ...agents.controllers.line_maintenance import usual_age
-
-        return usual_age(nameplate)
-    if arguments.policy == "hysteresis":
-        from ...agents.controllers.production_line import usual_hysteresis
-
-        return usual_hysteresis(nameplate)
-    if arguments.policy in _OF_CELLS:
-        from ...agents.controllers.robot_cell import cell_controller
-
-        return cell_controller(arguments.policy, nameplate)
-    return RandomPolicy(nameplate) if arguments.policy == "random" else NeutralPolicy(nameplate, name="greedy")
+        return PolicyProcess(folder, load_artifact(folder, nameplate, graphs=False, own=assets), turn_s)
+    return named_policy(arguments.policy, nameplate)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ on torch alike (:mod:`twinloop.envs.encoder`); inside, batch and arms are one la
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -17,34 +17,34 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from ..configuration import Strict
 from ..nameplate import Nameplate
 from .arm import N_JOINTS, UR5E, with_tool
-from .distance import at_least
-from .kinematics import Pose, Value, module_of, stacked, tool_jacobian
+from .arm_body import shape_of
+from .arm_features import (
+    MOTIONS,
+    N_OWN,
+    N_PAIR,
+    N_PEER,
+    TARGET,
+    BaseFrame,
+    Q,
+    is_sooner,
+    motion_shares,
+    own_features,
+    pair_features,
+    peer_features,
+)
+from .kinematics import Pose, Value, as_floats, module_of, stacked, tool_jacobian
 from .nameplate import ARM, MEASURED, STATICS
 from .near import nearest, shape_rows
 
 Array = Any
 
-_MEASURED = {signal.name: k for k, signal in enumerate(MEASURED)}
+_HEARD_Q1 = [signal.name for signal in MEASURED].index("heard_q1_rad")
+_HEARD_Q = slice(_HEARD_Q1, _HEARD_Q1 + N_JOINTS)
+_HEARD = slice(_HEARD_Q1, _HEARD_Q1 + 2 * N_JOINTS + 5)  # joints, speeds, target, stall, age
 _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
-
-
-def _block(first: str, count: int) -> slice:
-    return slice(_MEASURED[first], _MEASURED[first] + count)
-
-
-_Q, _DQ, _TARGET = _block("q1_rad", N_JOINTS), _block("dq1_radps", N_JOINTS), _block("target_x_m", 3)
-_HEARD_Q = _block("heard_q1_rad", N_JOINTS)
-_HEARD = _block("heard_q1_rad", 2 * N_JOINTS + 5)  # joints, speeds, target, stall, age
-_STALL, _GAP, _HOLDS = _MEASURED["stall_s"], _MEASURED["gap_m"], _MEASURED["holds"]
 _BASE, _YAW = slice(_STATIC["base_x_m"], _STATIC["base_x_m"] + 3), _STATIC["base_yaw_deg"]
 _HOME = slice(_STATIC["home_q1_rad"], _STATIC["home_q1_rad"] + N_JOINTS)
 _MOST = 2.0
-MOTIONS = ("turns", "reach", "home", "out", "across", "up")
-"""What the encoder proposes with ``hints``."""
-TURN_M = 0.12
-"""Arms nearer than this take turns in the motion ``turns``."""
-_REACH_PER_S, _REACH_MPS, _HOME_PER_S, _ASIDE_MPS, _DAMPING_M = 4.0, 0.5, 3.0, 0.3, 0.05
-_OWN, _PAIR, _PEER = 3 * N_JOINTS + 16, 12, 3 * N_JOINTS + 16
 
 
 class ArmSettings(Strict):
@@ -56,22 +56,6 @@ class ArmSettings(Strict):
     usual_s: PositiveFloat = Field(2.0, description="a stall that counts as middling")
     tool_length_m: float = Field(0.0, ge=0, le=0.5, description="as in the site's configuration")
     hints: bool = Field(False, description="whether it proposes motions: to the target, home, along each axis")
-
-
-class _Frame(NamedTuple):
-    """Bases of arms, to bring the cell's coordinates into: position ``[3, M]``, cosine and sine of the yaw ``[M]``."""
-
-    origin: Array
-    cos: Array
-    sin: Array
-
-    def point(self, v: Array) -> Array:
-        """``[.., 3, M]`` of the cell in the base's frame."""
-        return self.direction(v - self.origin)
-
-    def direction(self, v: Array) -> Array:
-        x, y, z = v[..., 0, :], v[..., 1, :], v[..., 2, :]
-        return module_of(v).stack((x * self.cos + y * self.sin, y * self.cos - x * self.sin, z), -2)
 
 
 class ArmEncoder:
@@ -92,6 +76,7 @@ class ArmEncoder:
         self._top_radps = [float(v) for v in nameplate.group(ARM).upper("commanded")]
         self._settings = settings
         self._arm = with_tool(UR5E, settings.tool_length_m)
+        self._body = shape_of(self._arm)
 
     @property
     def n_features(self) -> int:
@@ -99,7 +84,7 @@ class ArmEncoder:
 
     @property
     def _n_seen(self) -> int:
-        return _OWN + _PAIR * self._settings.n_pairs + _PEER * self._settings.n_peers
+        return N_OWN + N_PAIR * self._settings.n_pairs + N_PEER * self._settings.n_peers
 
     @property
     def motions(self) -> Mapping[str, tuple[int, ...]]:
@@ -119,107 +104,109 @@ class ArmEncoder:
         self, measured: Array, statics: Array, present: Array, memory: Mapping[str, Array], dt_s: float
     ) -> tuple[Array, Mapping[str, Array]]:
         """Features ``[B, N, F]``; zero where ``present`` ``[B, N]`` is False."""
+        return self.encode_some(measured, statics, present, memory, dt_s, None)
+
+    def encode_some(
+        self,
+        measured: Array,
+        statics: Array,
+        present: Array,
+        memory: Mapping[str, Array],
+        dt_s: float,
+        asked: Array | None,
+    ) -> tuple[Array, Mapping[str, Array]]:
+        """The same, zero where ``asked`` ``[N]`` is False too; None: for all."""
         xp, s = module_of(measured), self._settings
         here = present[..., None]
         n_rows, n = present.shape
         told = xp.where(here, measured, xp.zeros_like(measured)).reshape(n_rows * n, -1).T
         fixed = xp.where(here, statics, xp.zeros_like(statics)).reshape(n_rows * n, -1).T
-        yaw = fixed[_YAW] * (math.pi / 180.0)
-        base = xp.concatenate((fixed[_BASE], yaw[None]))
-        frame = _Frame(base[:3], xp.cos(yaw), xp.sin(yaw))
-        own = stacked(told[_Q].T, base.T, self._shape, self._arm)
-        blocks = [self._own(xp, told, frame, own)]
-        behind = told[_STALL] < 0.0  # nobody
-        if n > 1 and s.n_pairs + s.n_peers > 0:
-            heard = stacked(told[_HEARD_Q].T, base.T, self._shape, self._arm)
-            message = xp.concatenate((base, heard[-3:], told[_HEARD]))
-            pairs, peers = nearest(own, heard, message, present, self._arm, s.n_pairs, s.n_peers)
-            blocks += [self._pairs(xp, pairs, frame)] if s.n_pairs else []
-            blocks += [self._peers(xp, peers, frame)] if s.n_peers else []
-            if s.n_peers:
-                behind = _is_behind(told[_TARGET] - own[-3:], peers)
-        features = xp.clip(xp.concatenate(blocks), -_MOST, _MOST)
-        missing = self._n_seen - len(features)
-        if missing:
-            empty = xp.zeros((missing, n_rows * n), dtype=told.dtype, device=told.device)
-            features = xp.concatenate((features, empty))
-        if s.hints:
-            features = xp.concatenate((features, self._hints(xp, told, fixed, base, own[-3:], behind)))
+        lanes = xp.arange(n_rows * n, device=measured.device)
+        if asked is not None:
+            lanes = lanes[xp.broadcast_to(asked, (n_rows, n)).reshape(-1)]
+        if not len(lanes):
+            return xp.zeros((n_rows, n, self.n_features), dtype=measured.dtype, device=measured.device), memory
+        bases = xp.concatenate((fixed[_BASE], fixed[_YAW, None] * (math.pi / 180.0)))
+        whole, all_told = bases, told
+        if asked is not None:
+            told, fixed, bases = told[:, lanes], fixed[:, lanes], bases[:, lanes]
+        own, heard, jacobian = self._looked(told[Q], all_told[_HEARD_Q], bases, whole)
+        pairs = peers = None
+        if n > 1 and heard is not None:
+            message = xp.concatenate((whole, heard[-3:], all_told[_HEARD]))
+            pairs, peers = nearest(own, heard, message, present, lanes, self._arm, s.n_pairs, s.n_peers)
+        parts = told, fixed, bases, own[-3:], jacobian, pairs, peers
+        if as_floats(told[Q]):
+            found = [self._features([_of_lane(part, k) for part in parts]) for k in range(len(lanes))]
+            features = xp.array(found, dtype=told.dtype).reshape(len(lanes), -1).T
+        else:
+            features = xp.stack(self._features(parts))
+        features = self._bounded(xp, features)
+        if asked is not None:
+            placed = xp.zeros((len(features), n_rows * n), dtype=told.dtype, device=told.device)
+            placed[:, lanes] = features
+            features = placed
         features = features.T.reshape(n_rows, n, self.n_features)
         return xp.where(here, features, xp.zeros_like(features)), memory
+
+    def _features(self, parts: Sequence[Any]) -> list[Value]:
+        """Of one arm in floats, or of all at once, each part's first axis being its components."""
+        s, arm = self._settings, self._arm
+        told, fixed, bases, tool, jacobian, pairs, peers = parts
+        frame = BaseFrame.of(bases)
+        found = own_features(told, tool, frame, self._top_radps, arm.reach_m, s.usual_m, s.usual_s)
+        nil = told[0] - told[0]
+        behind = nil > 0.0
+        for k in range(s.n_pairs):
+            known = pairs is not None
+            found += pair_features(_of(pairs, k), frame, arm.reach_m, s.usual_m) if known else [nil] * N_PAIR
+        for k in range(s.n_peers):
+            if peers is None or k >= len(peers[0]):
+                found += [nil] * N_PEER
+                continue
+            peer = _of(peers, k)
+            found += peer_features(peer, frame, self._top_radps, arm.reach_m, s.usual_m, s.usual_s)
+            behind = behind | is_sooner(peer, told[TARGET], tool)
+        if jacobian is not None:
+            found += motion_shares(told, fixed[_HOME], tool, frame, jacobian, behind, self._top_radps)
+        return found
+
+    def _bounded(self, xp: Any, features: Array) -> Array:
+        """What is seen is no larger than two; motions are shares already."""
+        seen = features[: self._n_seen]
+        # np.clip takes several times as long as two bounds on few numbers
+        seen = np.minimum(np.maximum(seen, -_MOST), _MOST) if xp is np else seen.clamp(-_MOST, _MOST)
+        return xp.concatenate((seen, features[self._n_seen :]))
+
+    def _looked(self, q: Array, heard: Array, bases: Array, whole: Array) -> tuple[Array, Array | None, Array | None]:
+        """Shapes (:func:`~.near.shape_rows`) of arms at ``q`` ``[6, M]`` on ``bases`` ``[4, M]`` and at ``heard`` on
+        ``whole``, and the Jacobians ``[3, 6, M]`` of the former's tools; None for what the settings have no use for."""
+        s = self._settings
+        sees, hints, m = s.n_pairs + s.n_peers > 0, s.hints, q.shape[1]
+        if not (as_floats(q) and as_floats(heard)):
+            shape, jacobian = stacked(q.T, bases.T, self._shape, self._arm), None
+            if hints:
+                jacobian = tool_jacobian(q.T, bases.T, self._arm).reshape(m, -1).T.reshape(3, N_JOINTS, m)
+            return shape, stacked(heard.T, whole.T, self._shape, self._arm) if sees else None, jacobian
+        joints = np.concatenate((q, heard), 1) if sees else q
+        feet = np.concatenate((bases, whole), 1) if sees else bases
+        bodies = self._body.each(joints.T.astype(np.float64), feet.T.astype(np.float64))
+        starts, ends = np.array([b.start_m for b in bodies]), np.array([b.along_m for b in bodies])  # [K, 8, 3]
+        ends += starts
+        tools, k = np.array([b.tool_m for b in bodies]), len(bodies)
+        shape = np.concatenate((starts.T.reshape(-1, k), ends.T.reshape(-1, k), tools.T)).astype(q.dtype, copy=False)
+        jacobian = np.array([b.tool_rates for b in bodies[:m]]).astype(q.dtype, copy=False) if hints else None
+        return shape[:, :m], shape[:, m:] if sees else None, None if jacobian is None else jacobian.transpose(1, 2, 0)
 
     def _shape(self, p: Pose) -> list[Value]:
         return shape_rows(p, self._arm)
 
-    def _own(self, xp: Any, told: Array, frame: _Frame, own: Array) -> Array:
-        s, reach = self._settings, self._arm.reach_m
-        q = told[_Q]
-        tool, target = frame.point(own[-3:]), frame.point(told[_TARGET])
-        way = target - tool
-        distance = at_least((way * way).sum(0), 1e-12) ** 0.5
-        stall, gap = told[_STALL], told[_GAP]
-        single = (distance / (distance + 0.2), told[_HOLDS], stall / (stall + s.usual_s), _nearness(gap, s.usual_m))
-        parts = (xp.sin(q), xp.cos(q), told[_DQ] / self._top(xp, told), tool / reach, target / reach, way / 0.5)
-        return xp.concatenate((*parts, way / 0.05, xp.stack(single)))
 
-    def _pairs(self, xp: Any, pairs: Array, frame: _Frame) -> Array:
-        """``[12 n, M]``."""
-        there, gap, reach = pairs[:, :1], pairs[:, 1:2], self._arm.reach_m
-        points = [frame.point(pairs[:, k : k + 3]) / reach for k in (5, 8)]
-        near = xp.concatenate((_nearness(gap, self._settings.usual_m), gap, frame.direction(pairs[:, 2:5]), *points), 1)
-        return xp.concatenate((there, near * there), 1).reshape(-1, pairs.shape[-1])
-
-    def _peers(self, xp: Any, peers: Array, frame: _Frame) -> Array:
-        """``[34 n, M]``; a message is base (4), tool (3), joints (6), speeds (6), target (3), stall, age."""
-        there, gap, message = peers[:, :1], peers[:, 1:2], peers[:, 2:]
-        reach, s = self._arm.reach_m, self._settings
-        base, tool, target = (frame.point(message[:, k : k + 3]) / reach for k in (0, 4, 19))
-        cos, sin = xp.cos(message[:, 3:4]), xp.sin(message[:, 3:4])
-        q, dq, stall, age = message[:, 7:13], message[:, 13:19], message[:, 22:23], message[:, 23:24]
-        known = (
-            _nearness(gap, s.usual_m), base, tool, target, cos * frame.cos + sin * frame.sin,
-            sin * frame.cos - cos * frame.sin, xp.sin(q), xp.cos(q), dq / self._top(xp, dq),
-            stall / (stall + s.usual_s), age / (age + 0.1),
-        )  # fmt: skip
-        return xp.concatenate((there, xp.concatenate(known, 1) * there), 1).reshape(-1, peers.shape[-1])
-
-    def _hints(self, xp: Any, told: Array, fixed: Array, base: Array, tool: Array, behind: Array) -> Array:
-        """``[36, M]``: each motion scaled as a whole to the top speeds; ``behind`` ``[M]``: whose turn it is not."""
-        q, top = told[_Q], self._top(xp, told)
-        jacobian = tool_jacobian(q.T, base.T, self._arm)  # [M, 3, 6]
-        turned = xp.swapaxes(jacobian, 1, 2)
-        square = jacobian @ turned + _DAMPING_M**2 * xp.eye(3, dtype=told.dtype, device=told.device)
-        way = told[_TARGET] - tool
-        distance = at_least((way * way).sum(0), 1e-12) ** 0.5
-        pace = xp.clip(_REACH_PER_S * distance, 0.0, _REACH_MPS) / distance
-        nil, cos, sin = xp.zeros_like(base[3]), xp.cos(base[3]), xp.sin(base[3])
-        # At q1 = 0 an arm reaches to the -x of its base.
-        ways = (xp.stack((-cos, -sin, nil)), xp.stack((sin, -cos, nil)), xp.stack((nil, nil, nil + 1.0)))
-        wanted = xp.stack((way * pace, *(_ASIDE_MPS * axis for axis in ways)), -1)  # [3, M, 4]
-        speeds = turned @ xp.linalg.solve(square, xp.swapaxes(wanted, 0, 1))  # [M, 6, 4]
-        home = (fixed[_HOME] - q) * _HOME_PER_S
-        motions = [speeds[..., 0].T, home, *(speeds[..., k].T for k in range(1, 4))]
-        shares = [motion / top for motion in motions]
-        reach, home, *axes = (share / at_least(_largest(xp, share), 1.0) for share in shares)
-        return xp.concatenate((xp.where(behind, home, reach), reach, home, *axes))
-
-    def _top(self, xp: Any, like: Array) -> Array:
-        return xp.asarray(self._top_radps, dtype=like.dtype, device=like.device)[:, None]
+def _of(parts: Any, k: int) -> list[Value]:
+    """The components of the ``k``-th pair or peer."""
+    return [component[k] for component in parts]
 
 
-def _nearness(gap: Array, usual_m: float) -> Array:
-    """1 at no gap or less, 0.5 at the usual one, falling to 0."""
-    return usual_m / (usual_m + at_least(gap, 0.0))
-
-
-def _largest(xp: Any, share: Array) -> Array:
-    """Largest size of each column, ``[M]``."""
-    size = xp.abs(share)
-    return size.max(0) if xp is np else size.amax(0)
-
-
-def _is_behind(way: Array, peers: Array) -> Array:
-    """Whether a peer within :data:`TURN_M` is nearer to its target, ``[M]``; ``way`` ``[3, M]`` to the own one."""
-    left = peers[:, 21:24] - peers[:, 6:9]  # a message's target less its tool, after presence and gap
-    sooner = (left * left).sum(1) < (way * way).sum(0)
-    return (sooner & (peers[:, 0] > 0.5) & (peers[:, 1] < TURN_M)).any(0)
+def _of_lane(part: Array | None, lane: int) -> Any:
+    """One arm's components as floats."""
+    return None if part is None else part[..., lane].tolist()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .arm import N_CAPSULES, Arm
 from .capsules import capsule_segments
 from .distance import at_least, closest, dot
@@ -26,64 +28,45 @@ def shape_rows(p: Pose, arm: Arm) -> list[Value]:
 
 
 def nearest(
-    own: Array, heard: Array, message: Array, present: Array, arm: Arm, n_pairs: int, n_peers: int
+    own: Array, heard: Array, message: Array, present: Array, asked: Array, arm: Arm, n_pairs: int, n_peers: int
 ) -> tuple[Array, Array]:
-    """Pairs and peers of each arm, the nearest first; arms as they are see the others as heard.
+    """Pairs and peers of some arms, the nearest first; arms as they are see the others as heard.
 
-    ``own``, ``heard``: ``[51, M]``, :func:`shape_rows` of the arms of B cells, M = B N; ``message`` ``[C, M]``;
-    ``present`` ``[B, N]``. Pairs ``[n_pairs, 11, M]``: presence, gap, normal from the other to the own (3), point on
-    the own axis and on the other's (3 each). Peers ``[n_peers, 2 + C, M]``: presence, gap, message; at most N - 1.
+    ``asked`` ``[M]``: which of the arms of B cells, ``present`` ``[B, N]``, row by row. ``own`` ``[51, M]``,
+    ``heard`` ``[51, B N]``: :func:`shape_rows`; ``message`` ``[C, B N]``. Pairs ``[16, n_pairs, M]``: presence, gap,
+    start of the own axis and its way to its end (3 each), the other's likewise, and the shares of both ways at which
+    they are nearest. Peers ``[2 + C, n_peers, M]``: presence, gap, message; at most N - 1.
     """
     xp = module_of(own)
-    n_rows, n = present.shape
-    m = n_rows * n
+    n, m = present.shape[1], len(asked)
     # The others of an arm are those after it, around.
-    turns = [[(i + k) % n for i in range(n)] for k in range(1, n)]
-
-    def of_others(values: Array) -> Array:
-        """``[C, M]`` of each arm as ``[C, N - 1, M]`` of those that it looks at."""
-        whole = values.reshape(-1, n_rows, n)
-        return xp.stack([whole[..., turn].reshape(-1, m) for turn in turns], 1)
-
-    mine = _segments(own)[:, :, None, None]  # [6, 8, 1, 1, M]
-    theirs = of_others(_segments(heard).reshape(6 * N_CAPSULES, m)).reshape(6, 1, N_CAPSULES, n - 1, m)
-    start_a, along_a, start_b, along_b = ((v[k], v[k + 1], v[k + 2]) for v in (mine, theirs) for k in (0, 3))
+    lane, place = xp.arange(m, device=own.device), asked % n
+    others = (asked - place) + (place + xp.arange(1, n, device=own.device)[:, None]) % n  # [N - 1, M] of B N
+    mine, all_heard = _segments(own), _segments(heard)
+    lines = mine[:, :, None, None], all_heard[:, None, :, others]  # [6, 8, 1, 1, M], [6, 1, 8, N - 1, M]
+    if xp is np:  # few numbers: one after the other is faster than side by side
+        whole = 6, N_CAPSULES, N_CAPSULES, n - 1, m
+        lines = np.broadcast_to(lines[0], whole).reshape(6, -1), np.broadcast_to(lines[1], whole).reshape(6, -1)
+    start_a, along_a, start_b, along_b = ((v[k], v[k + 1], v[k + 2]) for v in lines for k in (0, 3))
     s, t, apart = closest(start_a, along_a, start_b, along_b, steady=_STEADY)
     distance = at_least(dot(apart, apart), 1e-12) ** 0.5
     radius = xp.asarray([c.radius_m for c in arm.capsules], dtype=own.dtype, device=own.device)
-    gap = distance - (radius[:, None] + radius)[:, :, None, None]
-    there = of_others(present.reshape(1, -1))[0] & present.reshape(-1)
-    gap = xp.where(there, gap, xp.zeros_like(gap) + _FAR_M)
-    pairs = xp.zeros_like(own[:0])[:, None]
-    peers = pairs
+    gap = distance.reshape(-1, n - 1, m) - (radius[:, None] + radius).reshape(-1, 1, 1)
+    there = present.reshape(-1)
+    gap = xp.where(there[others] & there[asked], gap, xp.zeros_like(gap) + _FAR_M)
+    pairs = peers = xp.zeros_like(own[:0])[:, None]
     if n_pairs:
-        pairs = _pairs(xp, gap, (mine, theirs, xp.stack((s, t, distance, *apart))), n_pairs)
+        first = _first(xp, gap.reshape(-1, m), n_pairs)  # [count, M] into pairs and others together
+        at, other = first // (n - 1), others[first % (n - 1), lane]
+        share_a, share_b, near = (v.reshape(-1, m)[first, lane][None] for v in (s, t, gap))
+        a, b = mine[:, at // N_CAPSULES, lane], all_heard[:, at % N_CAPSULES, other]
+        pairs = xp.concatenate((_is_there(xp, near), near, a, b, share_a, share_b))
     if n_peers:
-        peers = _peers(xp, xp.amin(gap.reshape(-1, n - 1, m), 0), of_others(message), n_peers)
+        least = gap.min(0) if xp is np else gap.amin(0)
+        first = _first(xp, least, min(n_peers, n - 1))
+        near = least[first, lane][None]
+        peers = xp.concatenate((_is_there(xp, near), near, message[:, others[first, lane]]))
     return pairs, peers
-
-
-def _pairs(xp: Any, gap: Array, parts: tuple[Array, Array, Array], count: int) -> Array:
-    mine, theirs, found = parts
-    n_others, m = gap.shape[-2:]
-    first = _first(xp, gap.reshape(-1, m), count)  # [count, M] into pairs and others together
-    lane = xp.arange(m, device=gap.device)
-    share_a, share_b, distance, *apart = found.reshape(6, -1, m)[:, first, lane]
-    near = gap.reshape(-1, m)[first, lane]
-    a = mine.reshape(6, N_CAPSULES, m)[:, first // (N_CAPSULES * n_others), lane]
-    b = theirs.reshape(6, -1, m)[:, first % (N_CAPSULES * n_others), lane]
-    normal = xp.stack(apart) / distance
-    rows = (_is_there(xp, near)[None], near[None], normal, a[:3] + share_a * a[3:], b[:3] + share_b * b[3:])
-    return xp.swapaxes(xp.concatenate(rows), 0, 1)
-
-
-def _peers(xp: Any, gap: Array, message: Array, count: int) -> Array:
-    n_others, m = gap.shape
-    first = _first(xp, gap, min(count, n_others))
-    lane = xp.arange(m, device=gap.device)
-    near = gap[first, lane]
-    rows = (_is_there(xp, near)[None], near[None], message[:, first, lane])
-    return xp.swapaxes(xp.concatenate(rows), 0, 1)
 
 
 def _segments(shape: Array) -> Array:
@@ -97,6 +80,8 @@ def _first(xp: Any, gap: Array, count: int) -> Array:
     """Rows of the ``count`` smallest gaps of each column, ``[count, M]``."""
     rank = xp.arange(len(gap), device=gap.device)[:, None]
     key = gap + _FIRST_M * rank
+    if xp is np:
+        return key.argsort(0, kind="stable")[:count]
     found = []
     for _ in range(count):
         found.append(key.argmin(0))

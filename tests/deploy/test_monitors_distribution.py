@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -177,6 +178,13 @@ def test_an_asset_whose_readings_cannot_be_believed_keeps_its_judgement() -> Non
     usual = np.full((N, 3), [25.0, 32.5, 0.0])
     _, still = watching.step(memory, seen(usual, np.array([True, False, True])))
     assert set(still) == {"oven/O1"}
+
+
+def test_only_the_assets_that_the_policy_answers_for_are_judged() -> None:
+    calibration = calibrate_inputs(sample(np.random.default_rng(5), 4000))
+    watching = replace(watch(calibration), own=frozenset({"oven/O1"}))
+    _, alarms = watching.step(watching.start(), seen(np.full((N, 3), [99.0, 1.0, 180.0])))
+    assert set(alarms) == {"oven/O1"}
 
 
 def test_rows_of_one_episode_stand_on_one_side_only() -> None:

@@ -101,6 +101,19 @@ def test_it_answers_bit_for_bit_as_in_process_and_remembers_nothing_itself(
     np.testing.assert_array_equal(again["pump"], local.act(seen, local.start(2))[0]["pump"])
 
 
+def test_it_answers_for_the_same_assets_as_the_policy_that_it_stands_for(folder: Path) -> None:
+    own = frozenset({"pump/" + PUMPS.group("pump").assets[1]})
+    local, seen = load_artifact(folder, PUMPS, own=own), observation(1)
+    with PolicyProcess(folder, load_artifact(folder, PUMPS, graphs=False, own=own), TURN_S) as process:
+        assert process.own == own
+        told, _ = process.act(seen, process.start(1))
+    np.testing.assert_array_equal(told["pump"], local.act(seen, local.start(1))[0]["pump"])
+    whole, _ = load_artifact(folder, PUMPS).act(seen, local.start(1))
+    np.testing.assert_array_equal(told["pump"][0, 1], whole["pump"][0, 1])
+    np.testing.assert_array_equal(told["pump"][0, [0, 2]], np.tile(PUMPS.group("pump").neutral(), (2, 1)))
+    assert (whole["pump"][0, [0, 2]] != told["pump"][0, [0, 2]]).any()
+
+
 def test_it_keeps_the_contract_of_policies(process: PolicyProcess) -> None:
     check_policy(process, PUMPS)
 

@@ -65,14 +65,14 @@ class ArmProcess:
         timed = _TimedRows(self.rows, self.parts)
         safe = cell_safe_states(config)
         self._shield = _TimedShield(declare(nameplate, (RowsConstraint("gaps", ARM, timed),), safe), self.parts)
-        policy = load_artifact(artifact, nameplate)
+        self._own = frozenset({nameplate.agents[self.arm]})
+        policy = load_artifact(artifact, nameplate, own=self._own)
         policy.encoders = {name: _TimedEncoder(e, self.parts) for name, e in policy.encoders.items()}
         self._journal = _TimedJournal(journal, self.parts)
         self._decider = Decider(
             _TimedPolicy(policy, self.parts), self._shield, self._journal, nameplate,
             policy_budget_s=PATIENCE_S, trip_after=3,
         )  # fmt: skip
-        self._own = frozenset({nameplate.agents[self.arm]})
         self._state = self._shield.start(mode=Mode.AUTONOMOUS, assets=self._own)
         self._standing = self._decider.arbiter.start()
         self._policy: PolicyState = self._decider.start()
@@ -142,9 +142,9 @@ class _TimedEncoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
-    def encode(self, *seen: Any) -> Any:
+    def encode_some(self, *seen: Any) -> Any:
         with self._parts.of("encoder"):
-            return self._encoder.encode(*seen)
+            return self._encoder.encode_some(*seen)
 
 
 @dataclass(frozen=True)

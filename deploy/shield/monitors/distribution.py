@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ....envs.encoder import Encoder
+from ....envs.encoder import Encoder, asked_of, encoded
 from ....envs.errors import ConfigurationError
 from ....envs.nameplate import Nameplate
 from ..causes import Cause
@@ -143,8 +144,9 @@ class DistributionMonitor:
     """Alarms an asset after ``persistence.k`` of ``persistence.m`` readings with a p-value of at most ``alpha``.
 
     ``encoders``: the policy's own, by group, so that what is judged is what the policy sees; they are run here a second
-    time, with a memory of their own. ``alpha``: the false-alarm rate of one reading; groups without a calibration are
-    not judged. Raises :class:`ConfigurationError` for a calibration of other features, or too small for ``alpha``.
+    time, with a memory of their own. ``alpha``: the false-alarm rate of one reading. Groups without a calibration are
+    not judged, nor are agents beside ``own``, where these are given. Raises :class:`ConfigurationError` for a
+    calibration of other features, or too small for ``alpha``.
 
     Example::
 
@@ -157,6 +159,7 @@ class DistributionMonitor:
     calibration: Mapping[str, InputCalibration]
     alpha: float = 0.001
     persistence: Persistence = field(default_factory=lambda: Persistence(3, 5))
+    own: frozenset[str] | None = None
     cause: Cause = Cause.OUT_OF_DISTRIBUTION
     name: str = "distribution"
 
@@ -169,6 +172,10 @@ class DistributionMonitor:
                     f"{there}; take the encoder and the sample of one artifact"
                 )
             check_enough(len(calibration.calibration), self.alpha, f"{self.name} monitor, {group}")
+
+    @cached_property
+    def _asked(self) -> dict[str, NDArray[np.bool_]]:
+        return asked_of(self.nameplate, self.own)
 
     def start(self) -> Memory:
         kept: dict[str, NDArray[Any]] = {}
@@ -184,7 +191,8 @@ class DistributionMonitor:
         alarms: Alarms = {}
         for name, values in p.items():
             group, key = self.nameplate.group(name), f"odd/{name}"
-            after[key], raised = self.persistence.step(memory[key], values <= self.alpha, seen.present[name])
+            judged = seen.present[name] & self._asked.get(name, True)
+            after[key], raised = self.persistence.step(memory[key], values <= self.alpha, judged)
             alarms |= {f"{name}/{group.assets[i]}": self.cause for i in np.flatnonzero(raised)}
         return after, alarms
 
@@ -197,8 +205,9 @@ class DistributionMonitor:
             prefix = f"encoder/{name}/"
             kept = {k.removeprefix(prefix): a for k, a in memory.items() if k.startswith(prefix)}
             statics, present = self.nameplate.group(name).statics_array()[None], seen.present[name][None]
-            features, new = self.encoders[name].encode(
-                np.asarray(seen.measured[name])[None], statics, present, kept, self.nameplate.period_s
+            measured, asked = np.asarray(seen.measured[name])[None], self._asked.get(name)
+            features, new = encoded(
+                self.encoders[name], measured, statics, present, kept, self.nameplate.period_s, asked
             )
             after |= {prefix + k: a for k, a in new.items()}
             found[name] = p_values(fitted.score(np.asarray(features[0], np.float64)), fitted.calibration)
