@@ -76,6 +76,19 @@ def causes_of(inputs: Inputs | None, proposal: Proposal) -> dict[Cause, Bools | 
     return found
 
 
+class _Known(NamedTuple):
+    """A choice but for what is asked, and what it follows from. ``nobody``, ``fallback``, ``safe``: which commands
+    ``[n]`` these decide, None where there are none."""
+
+    modes: Modes
+    approved: frozenset[str]
+    manual: frozenset[str]
+    choice: Choice
+    nobody: Bools | None
+    fallback: Bools | None
+    safe: Bools | None
+
+
 class Chooser:
     """Compiled for one site."""
 
@@ -83,7 +96,7 @@ class Chooser:
         self._flat = flat
         self._agents = agents
         self._all_policy = np.zeros(len(agents), dtype=np.int8)
-        self._last: tuple[Modes, frozenset[str], frozenset[str], Choice] | None = None
+        self._last: _Known | None = None
 
     def choose(
         self,
@@ -102,14 +115,28 @@ class Chooser:
         """
         if modes.plain and inputs is None and proposal.codes is None:
             return Choice(proposal.raw, self._all_policy, True)
-        last, usual = self._last, inputs is None and proposal.codes is None
-        if usual and last is not None and last[0] is modes and last[1] == approved and last[2] == manual:
-            known = last[3]  # nobody changes modes: with nothing new, all but what is asked is as it was
-            return known._replace(asked=self._asked(known, proposal, applied, fallback, safe))
-        found = self._chosen(proposal, inputs, modes, approved, manual)
-        if usual:
-            self._last = modes, approved, manual, found
-        return found._replace(asked=self._asked(found, proposal, applied, fallback, safe))
+        usual, known = inputs is None and proposal.codes is None, self._last
+        # nobody changes modes: with nothing new, all but what is asked is as it was
+        same = known is not None and known.modes is modes and (known.approved, known.manual) == (approved, manual)
+        if known is None or not (usual and same):
+            known = self._known(self._chosen(proposal, inputs, modes, approved, manual), modes, approved, manual)
+            if usual:
+                self._last = known
+        asked = proposal.raw
+        if known.nobody is not None:
+            asked = np.where(known.nobody, applied, asked)
+        if known.fallback is not None:
+            asked = np.where(known.fallback, fallback(), asked)
+        if known.safe is not None:
+            asked = np.where(known.safe, safe(), asked)
+        return known.choice._replace(asked=asked)
+
+    def _known(self, choice: Choice, modes: Modes, approved: frozenset[str], manual: frozenset[str]) -> _Known:
+        def of(code: int) -> Bools | None:
+            where = choice.source == code
+            return where[self._flat.asset] if some(where) else None
+
+        return _Known(modes, approved, manual, choice, of(NOBODY), of(FALLBACK), of(SAFE_STATE))
 
     def _chosen(
         self, proposal: Proposal, inputs: Inputs | None, modes: Modes, approved: frozenset[str], manual: frozenset[str]
@@ -146,20 +173,6 @@ class Chooser:
             self._codes(source, inputs, proposal, modes),
             np.where(degraded[self._flat.asset], 0.5, 1.0) if degraded.any() else 1.0,
         )
-
-    def _asked(
-        self, choice: Choice, proposal: Proposal, applied: Floats,
-        fallback: Callable[[], Floats], safe: Callable[[], Floats],
-    ) -> Floats:  # fmt: skip
-        """What is wanted of each command ``[n]``, by who decides for its asset."""
-        if choice.own is None or not some(choice.own):
-            return proposal.raw
-        codes, of = set(choice.source.tolist()), choice.source[self._flat.asset]
-        asked = np.where(of == NOBODY, applied, proposal.raw)
-        for code, give in ((FALLBACK, fallback), (SAFE_STATE, safe)):
-            if code in codes:
-                asked = np.where(of == code, give(), asked)
-        return asked
 
     def _codes(
         self, source: NDArray[np.int8], inputs: Inputs | None, proposal: Proposal, modes: Modes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -48,8 +49,8 @@ class FlatCommands:
             if type(alone) is np.ndarray and alone.dtype.char == "d" and alone.shape == (n_assets, n_signals):
                 return alone.reshape(-1).copy()
         vector = np.empty(self.n)
-        for name, first, n_assets, n_signals in self.parts:
-            vector[first : first + n_assets * n_signals].reshape(n_assets, n_signals)[:] = commands[name]
+        for name, part, shape in self._views:
+            vector[part].reshape(shape)[:] = commands[name]
         return vector
 
     def grouped(self, vector: Floats) -> dict[str, Floats]:
@@ -57,10 +58,11 @@ class FlatCommands:
         if len(self.parts) == 1:
             name, _, n_assets, n_signals = self.parts[0]
             return {name: vector.reshape(n_assets, n_signals)}
-        return {
-            name: vector[first : first + n_assets * n_signals].reshape(n_assets, n_signals)
-            for name, first, n_assets, n_signals in self.parts
-        }
+        return {name: vector[part].reshape(shape) for name, part, shape in self._views}
+
+    @cached_property
+    def _views(self) -> tuple[tuple[str, slice, tuple[int, int]], ...]:
+        return tuple((name, slice(first, first + n * a), (n, a)) for name, first, n, a in self.parts)
 
     def index(self, nameplate: Nameplate, group: str, signal: str) -> Indices:
         """Where a signal of all assets of a group stands, ``[N]``."""

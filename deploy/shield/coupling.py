@@ -43,6 +43,7 @@ KEPT = 1e-11
 
 _MAX_ROUNDS = 30
 _NONE: Indices = np.zeros(0, dtype=np.intp)
+_NOWHERE: Bools = np.zeros(0, dtype=np.bool_)
 _FEW = 100  # commands up to which plain floats beat arrays
 
 _UNREACHABLE = {
@@ -202,16 +203,18 @@ class Coupling:
             return Coupled(u, Status.UNCHANGED)
         bounds, allowed = self._ends(applied, elapsed_s, limits)
         blocks = self._state.rows(measured, applied) if self._state.any else ()
-        over = self._matrix.dot(u) > allowed
+        broken = _NONE
+        if len(allowed) and some(over := self._matrix.dot(u) > allowed):
+            broken = over.nonzero()[0]
         state = [b.passed(u) for b in blocks]
-        if not some(over) and not any(map(len, state)):
+        if not len(broken) and not any(map(len, state)):
             return Coupled(u, Status.UNCHANGED)
         for b in blocks:
             if not b.finite:
                 return Coupled(u, Status.UNSOLVED)
         rows = _Rows(self._sums, bounds, allowed, blocks)
         keeping = _Keeping(rows, u, u if wished is None else wished(), low, high, self.scale, self._priority_of)
-        return keeping.run(over.nonzero()[0], state)
+        return keeping.run(broken, state)
 
     def within(self, limits: Limits) -> tuple[Limits, list[str]]:
         """Limits of run time, brought inside the declared ends of their sums, and the names of those that were not.
@@ -357,20 +360,24 @@ class _Keeping:
             wished, low, high, scale = self._wished, self._low, self._high, self._scale
             if at is not None:
                 low, high = low[at], high[at]
-            solution_status, prices, left = Status.OPTIMAL, np.zeros(len(bounds)), bounds
+            left = bounds
             movable = low < high
             if len(sums) and every(movable) and some(rows.sums.full[sums]):
                 u, free, fixed = self._u, None, _NONE
             else:
                 touched = np.logical_or.reduce(a, axis=0)  # a NaN is no zero
-                free, fixed = (touched & movable).nonzero()[0], (touched > movable).nonzero()[0]
+                free, fixed = (touched & movable).nonzero()[0], _NONE
+                if np.count_nonzero(touched) > len(free):
+                    fixed = (touched > movable).nonzero()[0]
                 u = self._u.copy()
             if len(fixed):
                 u[fixed if at is None else at[fixed]] = low[fixed]
                 left = bounds - a[:, fixed] @ low[fixed]
             if free is None or len(free):
                 if free is not None and len(free) < len(self._u):
-                    low, high, a = low[free], high[free], a[:, free]
+                    a = a[:, free]
+                    if len(free) < len(low):
+                        low, high = low[free], high[free]
                     free = free if at is None else at[free]
                     wished, scale = wished[free], scale[free]
                 solution = solve_quietly(wished, low, high, a, left, priorities, scale)
@@ -383,9 +390,13 @@ class _Keeping:
                     u[free] = solution.u
             elif hard and bool((left < -KEPT * (1.0 + np.abs(bounds))).any()):
                 return None
+            else:
+                solution_status, prices = Status.OPTIMAL, np.zeros(len(bounds))
             # what the program was told of is as good as it gets; what it was not told of must be kept
-            passed = rows.sums.matrix.dot(u) > rows.allowed
-            passed[sums] = False
+            passed = _NOWHERE
+            if len(rows.allowed):
+                passed = rows.sums.matrix.dot(u) > rows.allowed
+                passed[sums] = False
             more = [_beside(b.passed(u), s, len(b.bounds)) for b, s in parts]
             if not some(passed) and not any(map(len, more)):
                 if not hard:
@@ -393,8 +404,9 @@ class _Keeping:
                 elif solution_status is Status.UNCHANGED:
                     solution_status = Status.OPTIMAL
                 return self._coupled(u, solution_status, sums, prices, parts)
-            passed[sums] = True
-            sums = passed.nonzero()[0]
+            if len(rows.allowed):
+                passed[sums] = True
+                sums = passed.nonzero()[0]
             parts = [(b, np.sort(np.concatenate((s, m)))) for (b, s), m in zip(parts, more, strict=True)]
         return None
 
@@ -428,19 +440,21 @@ class _Keeping:
         self, u: Floats, status: Status, of_sums: Indices, prices: Floats, parts: list[tuple[Block, Indices]]
     ) -> Coupled:
         rows, sums = self._rows, self._rows.sums
-        matrix, bounds = sums.matrix[of_sums], rows.bounds[of_sums]
-        margins = (bounds - matrix.dot(self._wished)).tolist()
-        lefts = np.maximum(matrix.dot(u) - bounds - 100.0 * sums.room[of_sums], 0.0).tolist()
-        found = [
-            Active(
-                sums.names[row], sums.codes[row], sums.at[row], sums.weights[row], bound, price, margin, left,
-                sums.signs[row], sums.priorities[row] is None,
-            )
-            for row, bound, price, margin, left in zip(
-                of_sums.tolist(), bounds.tolist(), prices.tolist(), margins, lefts, strict=False
-            )
-        ]  # fmt: skip
+        found: list[Active] = []
         k, price = len(of_sums), prices.tolist()
+        if k:
+            matrix, bounds = sums.matrix[of_sums], rows.bounds[of_sums]
+            margins = (bounds - matrix.dot(self._wished)).tolist()
+            lefts = np.maximum(matrix.dot(u) - bounds - 100.0 * sums.room[of_sums], 0.0).tolist()
+            found = [
+                Active(
+                    sums.names[row], sums.codes[row], sums.at[row], sums.weights[row], bound, its_price, margin, left,
+                    sums.signs[row], sums.priorities[row] is None,
+                )
+                for row, bound, its_price, margin, left in zip(
+                    of_sums.tolist(), bounds.tolist(), price, margins, lefts, strict=False
+                )
+            ]  # fmt: skip
         for block, which in parts:
             if not len(which):
                 continue

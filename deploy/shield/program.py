@@ -12,7 +12,6 @@ gets the least sum of squared violations that those before it leave possible (Es
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from math import isfinite
@@ -55,8 +54,7 @@ class Status(StrEnum):
     """The solver failed, took too long, or its answer did not pass the check."""
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """``u``: ``[n]``, None unless certified. ``multipliers``: ``[M]`` of the rows, >= 0, the price of each row in the
     objective. ``active``: indices of rows with a price. ``violation``: ``[M]``, 0 but for soft rows of a relaxed
     one."""

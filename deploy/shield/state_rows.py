@@ -40,9 +40,9 @@ class Block:
     def room(self) -> Floats:
         """What rounding may take of each row, ``[M]``; worked out only where a row is passed at all."""
         if self._room is None:
-            with np.errstate(all="ignore"):
-                sizes = np.einsum(self._sums, np.abs(self.matrix), self._size[self.index])
-                room = _KEPT * (sizes + np.abs(self.bounds))
+            room: Floats = np.einsum(self._sums, np.abs(self.matrix), self._size[self.index])
+            room += np.abs(self.bounds)
+            room *= _KEPT
             self._room = room if math.isfinite(room.dot(room)) else np.where(np.isfinite(room), room, 0.0)
         return self._room
 
@@ -65,7 +65,8 @@ class Block:
 
     def passed(self, u: Floats) -> Indices:
         """Which rows commands ``[n]`` break, in order; a row that is no number is broken."""
-        excess = self.excess(u)
+        excess: Floats = np.einsum(self._sums, self.matrix, u[self.index])
+        excess -= self.bounds
         inside = excess <= 0.0
         if every(inside):
             return _NONE

@@ -76,7 +76,8 @@ class Verifier:
                 self._rivals[k] = self._rivals.get(k, ()) + others
         self._owner = tuple(i for i, a in enumerate(self._assets) for _ in range(a.n))
         self._place = {(a.group, a.number): a for a in self._assets}
-        self._shapes = tuple((g.name, g.n_assets, len(g.commanded)) for g in declaration.nameplate.groups)
+        groups = [g for g in declaration.nameplate.groups if g.commanded]
+        self._shapes = tuple((g.name, g.n_assets, len(g.commanded)) for g in groups)
         self._period_s = declaration.nameplate.period_s
         self._slack_s = TIME_TOLERANCE_PU * self._period_s
         self._steps = self._step_table(self._period_s)
