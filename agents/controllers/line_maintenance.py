@@ -92,17 +92,21 @@ class AgeReplacement(_ServiceRule):
     age of a machine alone is :func:`twinloop.envs.production_line.renewal.best_age`.
 
     ``corrective_first``: the dispatcher sends crews to failed machines before others, else whoever came first.
+    ``yields``: nobody asks for service, nor stands by a call, while a failed machine waits for a crew.
     """
 
     def __init__(
-        self, nameplate: Nameplate, age_slots: EachMachine, *, corrective_first: bool = False,
+        self, nameplate: Nameplate, age_slots: EachMachine, *, corrective_first: bool = False, yields: bool = False,
         name: str = "age",
     ) -> None:  # fmt: skip
         super().__init__(nameplate, name, corrective_first)
-        self._age_slots = self._one_each("age_slots", age_slots)
+        self._age_slots, self._yields = self._one_each("age_slots", age_slots), yields
 
     def _wanted(self, observation: Observation) -> Floats:
-        return np.where(self._told(observation, "age_slots") >= self._age_slots, PREVENTIVE, 0.0)
+        due = self._told(observation, "age_slots") >= self._age_slots
+        if self._yields:
+            due &= ~self._is(observation, _DOWN).any(1, keepdims=True)
+        return np.where(due, PREVENTIVE, 0.0)
 
 
 class ConditionThreshold(_ServiceRule):

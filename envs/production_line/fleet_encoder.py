@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from ..configuration import Strict
 from ..errors import ConfigurationError
@@ -34,10 +34,21 @@ class FleetSettings(Strict):
     usual_age_slots: PositiveFloat = Field(100.0, description="of work between renewals, on the dispatcher's board")
     usual_parts: PositiveFloat = Field(5.0, description="parts in a buffer that count as middling")
     calls_need_a_crew: bool = Field(True, description="as many may call as crews are free, those likeliest to fail")
+    window_pu: tuple[NonNegativeFloat, PositiveFloat] | None = Field(
+        None,
+        description="ages, in shares of the mean life, before which a machine may not ask for service, and from which "
+        "on it must when it may; absent: it may ask at any age",
+    )
     finish_warm_up: bool = Field(True, description="a machine that warms up stays on")
     on_slots: NonNegativeInt = 0
     rest_slots: NonNegativeInt = 0
     lock_out: bool = False
+
+    @model_validator(mode="after")
+    def _window_opens(self) -> FleetSettings:
+        if self.window_pu is not None and not self.window_pu[0] < self.window_pu[1]:
+            raise ValueError(f"window_pu: {self.window_pu}; the first age must be below the second")
+        return self
 
 
 class FleetEncoder:
@@ -70,7 +81,7 @@ class FleetEncoder:
         return _OWN + _OTHERS + len(self._beliefs)
 
     def settings(self) -> dict[str, Any]:
-        return self._settings.model_dump()
+        return self._settings.model_dump(mode="json")
 
     def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
         """Nothing is remembered."""
@@ -128,20 +139,33 @@ class FleetEncoder:
         columns = []
         for name, levels in self._levels:
             if name == "service":
-                columns += [yes if level < 0.5 else self._may_call(measured, statics, level) for level in levels]
+                columns += self._services(measured, statics, levels)
             elif name == "mode":
                 columns += self._modes(measured, levels, state, served)
             else:
                 columns += [yes] * len(levels)
         return xp.stack(columns, -1)
 
-    def _may_call(self, measured: Array, statics: Array, level: float) -> Array:
-        """Whether a machine may ask for preventive service (1) or an inspection (2)."""
+    def _services(self, measured: Array, statics: Array, levels: tuple[float, ...]) -> list[Array]:
+        """Of nothing (0), preventive service (1) and inspection (2); in a window's end nothing may be no choice."""
+        yes = abs(measured[..., 0]) >= 0
+        opened, must = yes, ~yes
+        if self._settings.window_pu is not None:
+            first, last = (share * statics[..., self._static["mean_life_slots"]] for share in self._settings.window_pu)
+            age = self._told(measured, "age_slots")
+            opened, must = age >= first, age >= last
+        service = self._may_call(measured, statics, 1.0, opened)
+        must = must & service
+        look = self._may_call(measured, statics, 2.0, yes) & ~must
+        return [~must if level < 0.5 else service if level < 1.5 else look for level in levels]
+
+    def _may_call(self, measured: Array, statics: Array, level: float, among: Array) -> Array:
+        """Whether a machine may ask for preventive service (1) or an inspection (2), of those ``among`` all."""
         state, kind = self._told(measured, "state"), statics[..., self._static["wear_kind"]]
         works = (abs(state - _DOWN) > 0.5) & (abs(state - _IN_SERVICE) > 0.5)
         # a Weibull life has nothing to see, and a sensor's wear is known already
         fits = kind > (0.5 if level < 1.5 else 1.5)
-        may = works & fits
+        may = works & fits & among
         if self._settings.calls_need_a_crew:
             calls, waits = self._told(measured, "calls"), self._told(measured, "waits_for_crew")
             left = self._told(measured, "crews_free") - (calls - waits)
@@ -210,7 +234,7 @@ class CrewEncoder:
         return len(CREW_MEASURED) + 5 * self._n
 
     def settings(self) -> dict[str, Any]:
-        return self._settings.model_dump()
+        return self._settings.model_dump(mode="json")
 
     def start(self, n_rows: int, n_assets: int, like: Array) -> Mapping[str, Array]:
         """Nothing is remembered."""

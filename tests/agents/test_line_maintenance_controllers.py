@@ -56,6 +56,13 @@ def test_repairs_first_names_a_failed_machine_that_waits() -> None:
     assert asked(AgeReplacement(line(), 5.0), state=[0, 3, 3], waits_for_crew=[1, 0, 1])[1] == 0.0
 
 
+def test_who_yields_asks_for_nothing_while_a_failed_machine_waits() -> None:
+    policy = AgeReplacement(line(), 5.0, yields=True)
+    assert asked(policy, age_slots=[9, 9, 2])[0] == [1.0, 1.0, 0.0]
+    assert asked(policy, age_slots=[9, 9, 2], state=[0, 0, 3])[0] == [0.0, 0.0, 0.0]
+    assert asked(policy, age_slots=[9, 9, 2], state=[0, 0, 7])[0] == [1.0, 1.0, 0.0]
+
+
 def test_inspections_are_due_at_multiples_of_the_interval_and_what_is_worn_is_serviced() -> None:
     policy = ConditionThreshold(line({"kind": "gamma"}), 10.0, 0.6)
     assert asked(policy, age_slots=[8, 9, 19], seen_ago_slots=[8, 9, 10])[0] == [0.0, 2.0, 2.0]

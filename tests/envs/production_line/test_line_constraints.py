@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from twinloop.deploy.shield import Shield
 from twinloop.envs.conformance import check_encoder
 from twinloop.envs.constraint import declaration_of_site
+from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.production_line.config import LineConfig
 from twinloop.envs.production_line.nameplate import CREW, MACHINE
 from twinloop.envs.registry import load_site
@@ -117,10 +118,53 @@ def test_as_many_machines_may_call_as_crews_are_free_and_those_likeliest_to_fail
     assert calls > 100
 
 
+def test_in_a_window_of_ages_service_is_forbidden_then_free_then_the_only_choice() -> None:
+    plate = SITE.nameplate(fleet(4, 1, modes=["on"]))
+    group = plate.group(MACHINE)
+    encoder = SITE.encoder("fleet", plate, {"window_pu": [0.4, 0.8]})
+    life = group.static_values[0][group.index("statics", "mean_life_slots")]
+    measured = torch.zeros(4, 4, len(group.measured), dtype=torch.float64)
+    measured[..., group.index("measured", "crews_free")] = 1.0
+    ages = [[0.1, 0.2, 0.3, 0.39], [0.1, 0.5, 0.41, 0.0], [0.5, 0.81, 0.7, 0.0], [0.81, 0.9, 0.0, 0.0]]
+    measured[..., group.index("measured", "age_slots")] = torch.tensor(ages, dtype=torch.float64) * life
+    measured[3, 2, group.index("measured", "state")] = 3.0
+    measured[3, :, group.index("measured", "calls")] = 1.0  # a failed machine waits: the crew is its own
+    measured[3, 2, group.index("measured", "waits_for_crew")] = 1.0
+    statics = torch.tensor(group.static_values, dtype=torch.float64).expand(4, -1, -1)
+    legal = encoder.legal(measured, statics, torch.ones(4, 4, dtype=torch.bool))[..., 2:]  # one mode, one speed
+    none, preventive, inspection = legal.unbind(-1)
+    assert preventive.tolist() == [[False] * 4, [False, True, False, False], [False, True, False, False], [False] * 4]
+    assert none.tolist() == [[True] * 4, [True] * 4, [True, False, True, True], [True] * 4]
+    assert not inspection.any()
+
+
+def test_the_first_in_a_window_is_the_likeliest_to_fail_of_those_inside() -> None:
+    machines = [{"upkeep": {"wear": WEIBULL | {"scale_slots": scale}}} for scale in (30.0, 90.0)]
+    line = {"kind": "fixed", "parallel": True, "machines": machines, "capacities": []}
+    plate = SITE.nameplate(LineConfig.model_validate({"line": line, "modes": ["on"]}))
+    group = plate.group(MACHINE)
+    statics = torch.tensor(group.static_values, dtype=torch.float64)[None]
+    life = statics[..., group.index("statics", "mean_life_slots")]
+    measured = torch.zeros(1, 2, len(group.measured), dtype=torch.float64)
+    measured[..., group.index("measured", "crews_free")] = 1.0
+    measured[..., group.index("measured", "age_slots")] = torch.tensor([[0.39, 0.45]]) * life
+    here = torch.ones(1, 2, dtype=torch.bool)
+    for window, first in (((0.4, 0.8), [False, True]), ((0.3, 0.8), [True, False])):
+        encoder = SITE.encoder("fleet", plate, {"window_pu": window})
+        assert encoder.legal(measured, statics, here)[0, :, 3].tolist() == first
+
+
+def test_a_window_that_never_opens_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="window_pu"):
+        SITE.encoder("fleet", SITE.nameplate(fleet()), {"window_pu": [0.8, 0.4]})
+
+
 @pytest.mark.parametrize("limits", [{}, {"on_slots": 3, "rest_slots": 2}])
 @pytest.mark.parametrize("group", [MACHINE, CREW])
 def test_the_encoders_of_a_fleet_keep_their_contract(group: str, limits: dict[str, Any]) -> None:
     plate = SITE.nameplate(fleet(4, 2, limits=limits))
+    if not limits:
+        check_encoder(SITE.encoder("fleet", plate, {"group": group, "window_pu": [0.3, 0.7]}), plate)
     check_encoder(SITE.encoder("fleet", plate, {"group": group, **limits, "lock_out": False}), plate)
 
 
