@@ -22,6 +22,7 @@ from .distributions import constant
 from .minibatches import Batch, Samples, View, minibatches
 from .networks import ActorCritic, Workspace
 from .ppo_settings import PpoConfiguration
+from .taught_settings import TaughtConfiguration
 
 VALUE_ROWS = 1024
 """Rows of a stack whose values are computed at a time: a few hidden layers of them fit the processor's cache."""
@@ -38,7 +39,7 @@ class Losses:
     clip_fraction: torch.Tensor
 
 
-def learning_rate(settings: PpoConfiguration | AnalyticConfiguration, progress: float) -> float:
+def learning_rate(settings: PpoConfiguration | AnalyticConfiguration | TaughtConfiguration, progress: float) -> float:
     """Step size after a share ``progress`` in [0, 1] of the iterations."""
     return settings.lr * _left(settings.lr_schedule, progress)
 

@@ -23,6 +23,7 @@ from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.ppo_settings import HappoConfiguration, MappoConfiguration, PpoConfiguration
 from ..agents.sac_settings import SacConfiguration
 from ..agents.sb3_settings import Sb3Configuration
+from ..agents.taught_settings import TaughtConfiguration
 from ..envs.configuration import Strict, load_mapping
 from ..envs.errors import UnknownSiteError
 from ..envs.registry import load_site
@@ -37,6 +38,7 @@ LearnerConfiguration = (
     | SacConfiguration
     | AnalyticConfiguration
     | Sb3Configuration
+    | TaughtConfiguration
 )
 
 
@@ -135,6 +137,8 @@ class TrainConfiguration(Strict):
         learner = self.learner
         if self.shield is not None and isinstance(learner, AnalyticConfiguration):
             return "shield: no gradient passes a shield, and learner kind analytic needs one; leave one of them out"
+        if self.shield is not None and isinstance(learner, TaughtConfiguration):
+            return "shield: learner kind taught plays nothing that it could stop; leave one of them out"
         if self.shield is not None and self.shield.intervention_penalty and isinstance(learner, SacConfiguration):
             return (
                 f"shield.intervention_penalty {self.shield.intervention_penalty}: learner kind masac learns from the "
@@ -142,7 +146,7 @@ class TrainConfiguration(Strict):
                 "ppo or sb3"
             )
         if self.constraint_prices and (
-            isinstance(learner, AnalyticConfiguration | Sb3Configuration)
+            isinstance(learner, AnalyticConfiguration | Sb3Configuration | TaughtConfiguration)
             or self.learner_actors is not None
             or self.device != "cpu"
         ):

@@ -12,6 +12,7 @@ from ..agents.forward import PolicyNetwork
 from ..agents.ppo_settings import PpoConfiguration
 from ..agents.sac_settings import SacConfiguration
 from ..agents.sb3_settings import Sb3Configuration
+from ..agents.taught_settings import TaughtConfiguration
 from ..envs.encoder import Encoder
 from ..envs.errors import ConfigurationError
 from ..envs.nameplate import Nameplate
@@ -90,6 +91,10 @@ def make_learning(config: TrainConfiguration, problem: Problem, stack: ExitStack
         trainer = Trainer(config, problem, stack.enter_context(make_collector(problem, config)))
         trainer.learn_in(stack.enter_context(LearnerActors(trainer.recipes, config.learner_actors, ray)))
         return trainer
+    if isinstance(settings, TaughtConfiguration):
+        from .taught_trainer import TaughtTrainer
+
+        return TaughtTrainer(config, problem, settings)
     if isinstance(settings, SacConfiguration):
         from .off_policy_trainer import OffPolicyTrainer
         from .workers import make_collector
@@ -112,6 +117,10 @@ def check_learning(config: TrainConfiguration, problem: Problem) -> None:
         check_continuous(problem, config.learner.kind)
     if isinstance(config.learner, SacConfiguration):
         _check_warm_up(config, config.learner, problem)
+    if isinstance(config.learner, TaughtConfiguration):
+        from .taught_trainer import check as check_taught
+
+        check_taught(problem)
     if isinstance(config.learner, Sb3Configuration):
         if config.learner.federated is None:
             from .sb3_trainer import check

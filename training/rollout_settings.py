@@ -55,7 +55,7 @@ class RolloutConfiguration(Strict):
 
     def disagreement(self, learner: str) -> str | None:
         """What of these settings a learner of kind ``learner`` cannot honour, or None."""
-        if self.overlap and learner in ("analytic", "sb3"):
+        if self.overlap and learner in ("analytic", "sb3", "taught"):
             return f"rollout.overlap true: learner kind {learner} gathers its own experience as it learns; set it false"
         return None
 

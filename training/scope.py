@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..agents.analytic_settings import AnalyticConfiguration
 from ..agents.artifact import Scope
 from ..agents.sb3_settings import Sb3Configuration
+from ..agents.taught_settings import TaughtConfiguration
 from ..envs.errors import ConfigurationError
 from ..envs.nameplate import Nameplate
 from .configuration import TrainConfiguration
@@ -42,6 +43,8 @@ def separate_weights(config: TrainConfiguration) -> str | None:
     if isinstance(learner, AnalyticConfiguration):
         short = learner.short_horizon
         return "learner.short_horizon.weights separate" if short is not None and short.weights == "separate" else None
+    if isinstance(learner, TaughtConfiguration):
+        return None
     if isinstance(learner, Sb3Configuration):
         federated = learner.federated
         if federated is None:

@@ -6,7 +6,7 @@ import torch
 
 from ..envs.noise import bits
 
-_ROW, _EPISODE, _SHUFFLE, _INITIAL, _REPLAY = 101, 102, 103, 104, 105
+_ROW, _EPISODE, _SHUFFLE, _INITIAL, _REPLAY, _LESSON = 101, 102, 103, 104, 105, 106
 ACTION_STREAM = 1000  # and as many more as there are groups, like the next
 LEVEL_STREAM = 2000
 _POSITIVE = 0x7FFFFFFFFFFFFFFF
@@ -35,6 +35,11 @@ def replay_generator(run_seed: int, update: int) -> torch.Generator:
 def initial_seed(run_seed: int, group: int) -> int:
     """Seed of a group's initial weights."""
     return _seed(run_seed, group, _INITIAL, 0)
+
+
+def lesson_seed(run_seed: int, number: int) -> int:
+    """Seed of the layout and the states of one lesson."""
+    return _seed(run_seed, number, _LESSON, 0)
 
 
 def initial_generator(run_seed: int, group: int) -> torch.Generator:

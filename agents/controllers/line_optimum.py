@@ -10,14 +10,14 @@ from ...envs.nameplate import Nameplate
 from ...envs.production_line.config import LineConfig
 from ...envs.production_line.exact_control import OFF, ON, STANDBY, ControlledLine, Rule, Worth
 from ...envs.production_line.nameplate import MACHINE, line_nameplate
+from ...envs.production_line.shown_state import shown
 from ...envs.twin import Observation
 from ..policy import Commands, Memory, Policy
 from .reference import neutral_commands
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-_RUNNING, _WARMING, _IN_STANDBY, _IS_OFF = 0, 4, 5, 6
-_BESIDE_NO_BUFFER = 1e6
+_IN_STANDBY, _IS_OFF = 5, 6
 
 
 class ExactPolicy:
@@ -64,32 +64,14 @@ class ExactPolicy:
 def rule_of(policy: Policy, config: LineConfig) -> Rule:
     """The rule of a policy that remembers nothing, for :meth:`ControlledLine.worth_of`.
 
-    What a policy is shown is a state of the process: shares of the last slot are nought, and a machine that is on and
-    warm is shown as running. A policy that looks at how the last slot went is therefore judged wrongly.
+    What a policy is shown is a state of the process (:func:`shown`), and nothing of how the last slot went: a policy
+    that looks at that is judged wrongly.
     """
-    nameplate = line_nameplate(config)
-    group = nameplate.group(MACHINE)
+    group = line_nameplate(config).group(MACHINE)
 
     def rule(levels: Integers, mode: Integers, ready_in: Integers) -> tuple[Integers, Floats]:
-        n, m = mode.shape
-        capacities = group.statics_array()[:-1, 1]
-        beside = np.full((n, 1), _BESIDE_NO_BUFFER)
-        measured = np.zeros((n, m, len(group.measured)))
-        columns = {
-            "state": np.select(
-                [mode == OFF, mode == STANDBY, ready_in > 0], [_IS_OFF, _IN_STANDBY, _WARMING], _RUNNING
-            ),
-            "parts_before": np.hstack((beside, levels)),
-            "room_behind": np.hstack((capacities - levels, beside)),
-            "ready_in_slots": ready_in,
-            "price_per_kwh": np.full((n, m), config.tariff.prices_per_kwh[0]),
-        }
-        for name, values in columns.items():
-            measured[:, :, group.index("measured", name)] = values
-        statics = np.broadcast_to(group.statics_array(), (n, *group.statics_array().shape))
-        present = np.ones((n, m), dtype=np.bool_)
-        seen = Observation({MACHINE: measured}, {MACHINE: statics}, {MACHINE: present}, config.dt_s)
-        commands = policy.act(seen, policy.start(n))[0][MACHINE]
+        seen = shown(config, levels, mode, ready_in)
+        commands = policy.act(seen, policy.start(len(levels)))[0][MACHINE]
         chosen = commands[:, :, group.index("commanded", "mode")]
         speed = commands[:, :, group.index("commanded", "speed_pu")]
         return np.asarray(chosen.round(), dtype=np.int64), np.asarray(speed, dtype=np.float64)

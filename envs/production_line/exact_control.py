@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,17 +69,33 @@ class ControlledLine:
 
     @staticmethod
     def of(
-        config: LineConfig, *, part_value: float, energy_weight: float = 1.0, holding_cost: float = 0.0
+        config: LineConfig,
+        *,
+        part_value: float,
+        energy_weight: float = 1.0,
+        holding_cost: float = 0.0,
+        parts_count: Literal["finished", "slowest"] = "finished",
     ) -> ControlledLine:
-        """The process of a configuration, with the prices of the task ``line_profit``.
+        """The process of a configuration, with the prices of the task ``line_profit`` and its ``parts_count``, which
+        makes no difference in the long run, but to :meth:`best_discounted`.
 
         Raises :class:`ConfigurationError` for lines that are no row of Bernoulli machines without wear, decided slot by
         slot at one price of energy, and for those too large to enumerate.
         """
-        return _process(config, part_value, energy_weight, holding_cost)
+        return _process(config, part_value, energy_weight, holding_cost, parts_count)
 
     def best(self, tolerance: float = 1e-8) -> Worth:
         """The best policy; its gain is the highest to ``tolerance``."""
+        return self.worth(self._solved(tolerance)[0])
+
+    def regret(self, tolerance: float = 1e-4) -> tuple[Worth, Floats]:
+        """The best policy, and ``[A, S]``: what a joint choice loses if it is made once, and the best ones after it;
+        nought for the best."""
+        choice, worth = self._solved(tolerance)
+        return self.worth(choice), worth[choice, np.arange(self.n_states)] - worth
+
+    def _solved(self, tolerance: float) -> tuple[Integers, Floats]:
+        """``[S]``: the best choices; ``[A, S]``: what each is worth, with the best after it."""
         n, rows = self.n_states, np.arange(self.n_states)
         value = np.zeros(n)
         for _ in range(_MOST_SWEEPS):
@@ -86,7 +103,7 @@ class ControlledLine:
             choice = worth.argmax(0)
             step = worth[choice, rows] - value
             if step.max() - step.min() < tolerance:
-                return self.worth(choice)
+                return np.asarray(choice, dtype=np.int64), worth
             value = value + step - step[self.start]
             chain, gain = self._chain(choice), self.gain[choice, rows]
             for _ in range(_LAZY_STEPS):
@@ -95,6 +112,29 @@ class ControlledLine:
         raise NumericalError(
             f"exact control: bounds on the gain still {step.max() - step.min():.3g} apart after all sweeps"
         )
+
+    def best_discounted(self, discount: float, tolerance: float = 1e-4) -> Worth:
+        """What the policy brings that is best for a learner with this discount a slot: what a discount costs.
+
+        Its discounted value is the highest to ``tolerance`` (modified policy iteration, Puterman, section 6.5). Raises
+        :class:`ConfigurationError` for a discount that is not in (0, 1).
+        """
+        if not 0.0 < discount < 1.0:
+            raise ConfigurationError(f"exact control: a discount of {discount}; give one above 0 and below 1")
+        rows = np.arange(self.n_states)
+        value = np.zeros(self.n_states)
+        for _ in range(_MOST_SWEEPS):
+            worth = self.gain + discount * np.einsum("aks,aks->as", self.chance, value[self.after])
+            choice = worth.argmax(0)
+            step = worth[choice, rows] - value
+            if step.max() - step.min() < tolerance * (1.0 - discount):
+                return self.worth(choice)
+            # what all states have yet to gain alike changes no choice: it is added at once
+            value = value + step + discount / (1.0 - discount) * 0.5 * (step.max() + step.min())
+            chain, gain = self._chain(choice), self.gain[choice, rows]
+            for _ in range(_LAZY_STEPS):
+                value = gain + discount * (chain @ value)
+        raise NumericalError(f"exact control: values at a discount of {discount} still move after all sweeps")
 
     def worth(self, choice: Integers) -> Worth:
         """Of the policy that makes the joint choice ``choice[s]`` in state ``s``."""
@@ -203,7 +243,9 @@ def _check(config: LineConfig) -> FixedLine:
     return line
 
 
-def _process(config: LineConfig, part_value: float, energy_weight: float, holding_cost: float) -> ControlledLine:
+def _process(
+    config: LineConfig, part_value: float, energy_weight: float, holding_cost: float, parts_count: str
+) -> ControlledLine:
     line = _check(config)
     machines, capacities = line.machines, np.array(line.capacities, dtype=np.int64)
     m = len(machines)
@@ -226,7 +268,9 @@ def _process(config: LineConfig, part_value: float, energy_weight: float, holdin
     mode_of = np.array([[o[0] for o in row] for row in joint], dtype=np.int64)
     speed_of = np.array([[o[1] for o in row] for row in joint], dtype=np.float64)
     price = energy_weight * config.tariff.prices_per_kwh[0] * config.slot_s / 3600.0
-    slot = _Slot(config, line, capacities, phases, shape, random)
+    rates = [_efficiency(k.model) for k in machines]
+    counted = rates.index(min(rates)) if parts_count == "slowest" else m - 1
+    slot = _Slot(config, line, capacities, phases, shape, random, counted)
     found = [slot.of(levels, mode, ready_in, a, v) for a, v in zip(mode_of, speed_of, strict=True)]
     after, chance = np.stack([f[0] for f in found]), np.stack([f[1] for f in found])
     parts, power, held = (np.stack([f[k] for f in found]).astype(np.float64) for k in (2, 3, 4))
@@ -257,6 +301,8 @@ class _Slot:
     phases: Sequence[Sequence[tuple[int, int]]]
     shape: tuple[int, ...]
     random: Sequence[int]
+    counted: int
+    """The machine whose parts count."""
 
     def of(
         self, levels: Integers, mode: Integers, ready_in: Integers, chosen: Integers, speed: Floats
@@ -299,7 +345,7 @@ class _Slot:
             after.append(np.ravel_multi_index((*then.T, *phase.T), self.shape))
             chances.append(chance)
             loaded = np.where(by_load, ready & fed, works_now)
-            parts += chance * works_now[:, -1]
+            parts += chance * works_now[:, self.counted]
             kw += chance * np.where(loaded, working_kw, resting).sum(1)
             held += chance * then.sum(1)
         return np.stack(after), np.stack(chances), parts, kw, held

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..estimation.site import TwinPlan
     from ..plant import Plant
     from ..task import Task
+    from ..teacher import Lesson
     from ..twin import Tensors, Twin
     from ..warning import AssetWarning
 
@@ -82,6 +83,14 @@ class ProductionLineSite:
 
             return LevelEncoder(nameplate, validate(own, LevelSettings, "encoder.settings"))
         return NeighbourEncoder(nameplate, validate(own, NeighbourSettings, "encoder.settings"))
+
+    def lesson(self, config: LineConfig, task: str, options: Mapping[str, Any], seed: int, n_states: int) -> Lesson:
+        """States of a small row of Bernoulli machines and what is best in them (:mod:`twinloop.envs.teacher`)."""
+        from .lessons import line_lesson
+
+        if task != "line_profit":
+            raise ConfigurationError(f"site {self.name!r}: the best answer is known for task line_profit, not {task!r}")
+        return line_lesson(config, options, seed, n_states)
 
     def plant(self, config: LineConfig, plant_config: LinePlantConfig) -> Plant:
         from .plant import SimPyLine

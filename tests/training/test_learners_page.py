@@ -29,7 +29,7 @@ def configured(learner: dict[str, Any], *overrides: str) -> TrainConfiguration:
 
 def test_every_snippet_is_a_learner() -> None:
     assert [configured(learner).learner.kind for learner in SNIPPETS] == [s["kind"] for s in SNIPPETS]
-    assert {s["kind"] for s in SNIPPETS} == {"ppo", "mappo", "happo", "masac", "analytic", "sb3"}
+    assert {s["kind"] for s in SNIPPETS} == {"ppo", "mappo", "happo", "masac", "analytic", "taught", "sb3"}
 
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -38,6 +38,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "masac": {"kind": "masac"},
     "analytic": {"kind": "analytic"},
     "analytic + short_horizon": {"kind": "analytic", "short_horizon": {}},
+    "taught": {"kind": "taught"},
     "sb3": {"kind": "sb3"},
     "sb3 + federated": {"kind": "sb3", "federated": {}},
 }

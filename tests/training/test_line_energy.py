@@ -14,17 +14,15 @@ from twinloop.training.configuration import training_model
 CONFIGS = Path(__file__).parents[2] / "configs" / "production_line"
 
 
-def brief(folder: Path, name: str) -> None:
+def brief(folder: Path, name: str, learner: str) -> None:
     """The same line with hardly any learning."""
-    text = (
-        f"extends: {CONFIGS / name}\nrollout: {{replicas: 4, steps: 8}}\nlearner: {{minibatches: 1}}\niterations: 1\n"
-    )
+    text = f"extends: {CONFIGS / name}\nrollout: {{replicas: 4, steps: 8}}\nlearner: {learner}\niterations: 1\n"
     (folder / name).write_text(text, encoding="utf-8")
 
 
 def test_agents_that_have_not_learnt_miss_the_bar_and_the_twin_agrees_with_the_optimum(tmp_path: Path) -> None:
-    brief(tmp_path, "train_speed_cubic.yaml")
-    brief(tmp_path, "train_any_line.yaml")
+    brief(tmp_path, "train_speed_cubic.yaml", "{minibatches: 1}")
+    brief(tmp_path, "train_any_line.yaml", "{lessons: 1, states: 50}")
     out = tmp_path / "out"
     words = [
         "bench",
@@ -32,7 +30,7 @@ def test_agents_that_have_not_learnt_miss_the_bar_and_the_twin_agrees_with_the_o
         "--rows",
         "speed_cubic,any_line",
         "--lines",
-        "2",
+        "3..4",
         "--replicas",
         "20",
         "--seeds",

@@ -7,9 +7,10 @@ import numpy as np
 from twinloop.agents.controllers.line_optimum import rule_of
 from twinloop.agents.controllers.production_line import AlwaysOn, Hysteresis, Switch
 from twinloop.envs.production_line.config import BernoulliMachine, FixedLine, LineConfig, Machine, RandomLine
+from twinloop.envs.production_line.drawn_line import drawn_line
 from twinloop.envs.production_line.exact_control import ControlledLine
 from twinloop.envs.production_line.nameplate import line_nameplate
-from twinloop.training.line_trial import drawn_line, tune_hysteresis
+from twinloop.training.line_trial import tune_hysteresis
 
 CONFIG = LineConfig(
     line=FixedLine(

@@ -61,11 +61,11 @@ def add_seed_arguments(parser: argparse.ArgumentParser, *, seeds: str) -> None:
     )
 
 
-def seed_range(text: str) -> list[int]:
+def seed_range(text: str, option: str = "--seeds") -> list[int]:
     """``0..4``, both ends counted, or ``3`` alone."""
     first, dots, last = text.partition("..")
     if not first.isdigit() or (dots and not last.isdigit()) or (dots and int(last) < int(first)):
-        raise ConfigurationError(f"--seeds: {text!r}; give the first and the last, such as 0..4")
+        raise ConfigurationError(f"{option}: {text!r}; give the first and the last, such as 0..4")
     return list(range(int(first), int(last or first) + 1))
 
 

@@ -74,7 +74,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--rows", default=",".join((*ROWS, ANY)), help="default %(default)s")
-    parser.add_argument("--lines", type=int, default=20, metavar="K", help="unseen lines, default %(default)s")
+    parser.add_argument(
+        "--lines", default="20..39", metavar="A..B", help="numbers of unseen lines, default %(default)s"
+    )
     parser.add_argument(
         "--configs", type=Path, default=Path("configs/production_line"), metavar="DIR", help="default %(default)s"
     )
@@ -86,10 +88,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Learn or read, judge, print; 0 when every bar is met."""
     torch.set_num_threads(1)
-    for option, value in (("--lines", arguments.lines), ("--replicas", arguments.replicas)):
+    lines, replicas = seed_range(arguments.lines, "--lines"), arguments.replicas
+    for option, value in (("--lines", len(lines)), ("--replicas", replicas)):
         if value < 2:
             raise ConfigurationError(f"{option}: {value}; give two or more")
-    replicas = arguments.replicas
     names = chosen(arguments.rows, (*ROWS, ANY), "--rows")
     configs = {name: _config(arguments.configs, name) for name in names}
     runs = _runs(arguments.runs, configs)
@@ -99,9 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = [Job(f"{name}-references", 0, reference, (configs[name], replicas)) for name in names if name != ANY]
     if ANY in names:
         drawn_from = (configs[ANY].site, dict(configs[ANY].task.options), replicas)
-        jobs += [Job(f"unseen-{k}", k, unseen_line, drawn_from) for k in range(arguments.lines)]
+        jobs += [Job(f"unseen-{k}", k, unseen_line, drawn_from) for k in lines]
     for name in names:
-        more = (arguments.lines, replicas) if name == ANY else (replicas,)
+        more = (tuple(lines), replicas) if name == ANY else (replicas,)
         work, from_run = (judge_any, judge_any_run) if name == ANY else (judge, judge_run)
         if runs:
             jobs += [Job(name, k, from_run, (configs[name], str(r), *more)) for k, r in enumerate(runs[name])]

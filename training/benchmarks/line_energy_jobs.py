@@ -15,10 +15,11 @@ from ...agents.controllers.production_line import AlwaysOn, Hysteresis, OneSpeed
 from ...agents.forward import PolicyNetwork
 from ...agents.policy import Policy
 from ...envs.production_line.config import LineConfig
+from ...envs.production_line.drawn_line import drawn_line
 from ...envs.production_line.exact_control import ControlledLine
 from ...envs.production_line.nameplate import MACHINE, line_nameplate
 from ..configuration import TrainConfiguration
-from ..line_trial import Earned, drawn_line, earn, tune_hysteresis
+from ..line_trial import Earned, earn, tune_hysteresis
 from ..problem import Problem
 from .farm_learners import NetworkPolicy
 from .foreign_jobs import Result, learn
@@ -121,23 +122,24 @@ def _unseen(lines: LineConfig, number: int) -> LineConfig:
     return drawn_line(lines, np.random.default_rng([7, number]))
 
 
-def judge_any(config: TrainConfiguration, n_lines: int, replicas: int, seed: int) -> Result:
-    """Learn on random lines, then act on ``n_lines`` others."""
+def judge_any(config: TrainConfiguration, numbers: Sequence[int], replicas: int, seed: int) -> Result:
+    """Learn on random lines, then act on others, of these numbers."""
     config = config.model_copy(update={"seed": seed})
     learning = learn(config, Problem.of(config))
-    network, lines = learning.export()[MACHINE], [_unseen(_line(config), k) for k in range(n_lines)]
-    return _judged_any(config, [(line, _policy_of(config, network, line)) for line in lines], replicas)
+    network, lines = learning.export()[MACHINE], {k: _unseen(_line(config), k) for k in numbers}
+    return _judged_any(config, {k: (line, _policy_of(config, network, line)) for k, line in lines.items()}, replicas)
 
 
-def judge_any_run(config: TrainConfiguration, folder: str, n_lines: int, replicas: int, seed: int) -> Result:
-    """The policy of a run folder on ``n_lines`` lines."""
-    lines = [_unseen(_line(config), k) for k in range(n_lines)]
-    policies = [load_artifact(Path(folder) / "artifact", line_nameplate(line)) for line in lines]
-    return _judged_any(config, list(zip(lines, policies, strict=True)), replicas)
+def judge_any_run(config: TrainConfiguration, folder: str, numbers: Sequence[int], replicas: int, seed: int) -> Result:
+    """The policy of a run folder on lines of these numbers."""
+    lines = {k: _unseen(_line(config), k) for k in numbers}
+    artifact = Path(folder) / "artifact"
+    played = {k: (line, load_artifact(artifact, line_nameplate(line))) for k, line in lines.items()}
+    return _judged_any(config, played, replicas)
 
 
-def _judged_any(config: TrainConfiguration, played: Sequence[tuple[LineConfig, Policy]], replicas: int) -> Result:
-    earned = [_earned(line, config.task.options, policy, replicas, k) for k, (line, policy) in enumerate(played)]
+def _judged_any(config: TrainConfiguration, played: Mapping[int, tuple[LineConfig, Policy]], replicas: int) -> Result:
+    earned = [_earned(line, config.task.options, policy, replicas, k) for k, (line, policy) in played.items()]
     return {
         "gain": [float(e.expected_profit.mean()) for e in earned],
         "gain_se": [_standard_error(e.expected_profit) for e in earned],

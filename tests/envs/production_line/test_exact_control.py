@@ -35,6 +35,10 @@ def row(rates: tuple[float, ...], capacity: int, warm_up: int, power: Power | No
     return LineConfig(line=line, **{"modes": ("off", "on"), **more})
 
 
+def machine(rate: float) -> Machine:
+    return Machine(model=BernoulliMachine(efficiency_pu=rate), warm_up_slots=1)
+
+
 def process(config: LineConfig, part_value: float) -> ControlledLine:
     return ControlledLine.of(config, part_value=part_value, energy_weight=60.0)  # a slot is 1/60 h: kW a slot
 
@@ -98,6 +102,26 @@ def test_no_stationary_policy_beats_the_optimum() -> None:
     one_off = [np.where(np.arange(line.n_states) == s, k, best.choice) for s in range(line.n_states) for k in range(4)]
     gains = [line.worth(choice).gain for choice in drawn + one_off]
     assert max(gains) == pytest.approx(best.gain, abs=1e-7)  # the optimum is one of the last
+
+
+def test_a_discount_costs_one_line_more_than_another() -> None:
+    """What a learner with a discount can earn at most; configs/production_line/train_*.yaml rest on it."""
+    counts: dict[str, Any] = {"energy_weight": 60.0, "parts_count": "slowest"}
+    close = LineConfig(
+        line=FixedLine(machines=tuple(machine(p) for p in (0.88, 0.5, 0.71)), capacities=(10, 10)), modes=("off", "on")
+    )
+    for config, value, at_98, at_99 in ((row(DEEP, 10, 2), 400.0, 0.9984, 1.0), (close, 200.0, 0.988, 0.997)):
+        line = ControlledLine.of(config, part_value=value, **counts)
+        best = line.best(1e-6).gain
+        assert best == pytest.approx(process(config, value).best(1e-6).gain, abs=1e-5)
+        shares = [line.best_discounted(discount).gain / best for discount in (0.98, 0.99)]
+        assert shares == pytest.approx([at_98, at_99], abs=1e-3)
+        assert line.best_discounted(0.999).gain == pytest.approx(best, rel=1e-4)
+
+
+def test_a_discount_of_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="a discount of 1"):
+        process(row(SHALLOW, 2, 1), 120.0).best_discounted(1.0)
 
 
 @pytest.mark.parametrize("modes", [("off", "on"), ("off", "standby", "on")])
