@@ -101,6 +101,24 @@ class InputGuard:
         with np.errstate(all="ignore"):  # infinities are judged here, not warned of
             return self._judged(telemetry, now_s, state, clock_s, estimate)
 
+    def knows(self, ahead: Ahead, telemetry: Any, now_s: float, clock_s: float | None, state: InputState) -> bool:
+        """Whether the same was asked then, of a reading that holds the same now: whoever reads may read into the same
+        arrays again. A clock that is no number is never the same."""
+        if telemetry is not ahead.telemetry or state is not ahead.state or now_s != ahead.now_s:
+            return False
+        if type(ahead.now_s) is not float or type(ahead.clock_s) is not type(clock_s) or clock_s != ahead.clock_s:
+            return False
+        if type(telemetry) is not Telemetry or not ahead.guarded.clean:
+            return False
+        read, times, then = self._copy(telemetry.values), self._copy(telemetry.source_time_s), ahead.guarded.state
+        return (
+            read is not None
+            and times is not None
+            and read.tobytes() == then.good.tobytes()
+            and times.tobytes() == then.source_time_s.tobytes()
+            and self._good_quality(telemetry.quality)
+        )
+
     def _good(self, telemetry: Telemetry, now_s: float, state: InputState, clock_s: float | None) -> Guarded | None:
         """The answer to a good reading after a good one; None at the first doubt."""
         clock = now_s if clock_s is None else clock_s
@@ -238,48 +256,14 @@ class InputGuard:
 
 
 class Ahead(NamedTuple):
-    """What was judged of a reading before the whole shield is asked about it: ``guarded``, for the same arguments.
-
-    ``contents``: those of the reading then, since whoever reads may read into the same arrays again.
-    """
+    """What was judged of a good reading before the whole shield is asked about it: ``guarded``, for the same
+    arguments."""
 
     telemetry: Any
-    contents: tuple[Any, ...] | None
     now_s: Any
     clock_s: Any
     state: InputState
     guarded: Guarded
-
-    def answers(self, telemetry: Any, now_s: float, clock_s: float | None, state: InputState) -> bool:
-        """Whether the same was asked; a clock that is no number is never the same."""
-        return (
-            telemetry is self.telemetry
-            and state is self.state
-            and type(self.now_s) is float
-            and now_s == self.now_s
-            and (clock_s is None or type(self.clock_s) is float)
-            and clock_s == self.clock_s
-            and self.contents is not None
-            and contents(telemetry) == self.contents
-        )
-
-
-def contents(telemetry: Any) -> tuple[Any, ...] | None:
-    """All numbers of a reading, byte by byte; None where it is not just what it should be."""
-    if type(telemetry) is not Telemetry:
-        return None
-    found: list[Any] = []
-    try:
-        for table in (telemetry.values, telemetry.source_time_s, telemetry.quality):
-            if type(table) is not dict:
-                return None
-            for name, array in table.items():
-                if type(array) is not np.ndarray or array.dtype.kind not in "fi":
-                    return None
-                found += (name, array.dtype, array.shape, array.tobytes())
-    except Exception:  # noqa: BLE001 - whatever came in: it is judged once more
-        return None
-    return tuple(found)
 
 
 def _number(raw: Any) -> float | None:

@@ -31,7 +31,7 @@ from .compiled import flat_commands
 from .coupling import Limits
 from .decision import BoolArrays, Code, Decision, Mode, Reason, ShieldState, Source
 from .explanation import changed
-from .inputs import Ahead, Guarded, InputGuard, contents
+from .inputs import Ahead, Guarded, InputGuard
 from .keeping import Keeping, Period, Sent
 from .modes import APPROVED, TRIPPED, ModeMachine, Modes, ModeState
 from .monitors.monitor import SITE, Monitor, Seen
@@ -158,9 +158,7 @@ class Shield:
         """What a policy may see of this reading; :meth:`filter` judges the same reading the same way."""
         with np.errstate(all="ignore"):  # infinities are judged here, not warned of
             found = self._guarded(telemetry, now_s, state, clock_s, prediction)
-        self._ahead = None
-        if prediction is None:
-            self._ahead = Ahead(telemetry, contents(telemetry), now_s, clock_s, state.inputs, found)
+        self._ahead = Ahead(telemetry, now_s, clock_s, state.inputs, found) if prediction is None else None
         # whoever changes what is told here changes nothing that is decided by
         return found._replace(values={name: values.copy() for name, values in found.values.items()})
 
@@ -283,11 +281,7 @@ class Shield:
         orders: Any, clock_s: float | None, prediction: Arrays | None, causes: Iterable[Cause],
     ) -> Decision:  # fmt: skip
         own_clock_s = now_s if clock_s is None else clock_s
-        ahead = self._ahead
-        if ahead is not None and prediction is None and ahead.answers(telemetry, now_s, clock_s, state.inputs):
-            guarded = ahead.guarded
-        else:
-            guarded = self._guarded(telemetry, now_s, state, clock_s, prediction)
+        guarded = self._guarded(telemetry, now_s, state, clock_s, prediction, self._ahead)
         inputs = None if guarded.clean else Inputs(guarded.agents_trusted, guarded.agents_substituted)
         proposal = read_proposal(proposed, self.flat, absent)
         asks = judge(orders, self._agents, self._keeping.coupling.sums)
@@ -354,9 +348,13 @@ class Shield:
         )
 
     def _guarded(
-        self, telemetry: Any, now_s: float, state: ShieldState, clock_s: float | None, prediction: Arrays | None
-    ) -> Guarded:
+        self, telemetry: Any, now_s: float, state: ShieldState, clock_s: float | None, prediction: Arrays | None,
+        ahead: Ahead | None = None,
+    ) -> Guarded:  # fmt: skip
         try:
+            again = ahead if prediction is None else None
+            if again is not None and self._guard.knows(again, telemetry, now_s, clock_s, state.inputs):
+                return again.guarded
             return self._guard.guard(telemetry, now_s, state.inputs, clock_s=clock_s, estimate=prediction)
         except Exception:  # noqa: BLE001 - whatever came in: no reading is worth the loop
             return self._guard.guard(None, now_s, state.inputs)
