@@ -32,9 +32,9 @@ from .arm_features import (
     pair_features,
     peer_features,
 )
-from .kinematics import Pose, Value, as_floats, module_of, stacked, tool_jacobian
+from .kinematics import Pose, Value, module_of, stacked, tool_jacobian
 from .nameplate import ARM, MEASURED, STATICS
-from .near import nearest, shape_rows
+from .near import nearest, nearest_of_one, shape_rows
 
 Array = Any
 
@@ -45,6 +45,9 @@ _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
 _BASE, _YAW = slice(_STATIC["base_x_m"], _STATIC["base_x_m"] + 3), _STATIC["base_yaw_deg"]
 _HOME = slice(_STATIC["home_q1_rad"], _STATIC["home_q1_rad"] + N_JOINTS)
 _MOST = 2.0
+_RAD = math.pi / 180.0
+_FEW = 16
+"""Up to so many arms, float by float is faster than numpy."""
 
 
 class ArmSettings(Strict):
@@ -116,97 +119,100 @@ class ArmEncoder:
         asked: Array | None,
     ) -> tuple[Array, Mapping[str, Array]]:
         """The same, zero where ``asked`` ``[N]`` is False too; None: for all."""
+        xp = module_of(measured)
+        answered = present if asked is None else present & asked
+        few = xp is np and present.size <= _FEW
+        make = self._one_by_one if few else self._together
+        features = make(measured, statics, present, answered)
+        return xp.where(answered[..., None], features, xp.zeros_like(features)), memory
+
+    def _together(self, measured: Array, statics: Array, present: Array, answered: Array) -> Array:
+        """Features ``[B, N, F]`` of all arms at once, whoever is to be answered."""
         xp, s = module_of(measured), self._settings
         here = present[..., None]
         n_rows, n = present.shape
-        told = xp.where(here, measured, xp.zeros_like(measured)).reshape(n_rows * n, -1).T
-        fixed = xp.where(here, statics, xp.zeros_like(statics)).reshape(n_rows * n, -1).T
-        lanes = xp.arange(n_rows * n, device=measured.device)
-        if asked is not None:
-            lanes = lanes[xp.broadcast_to(asked, (n_rows, n)).reshape(-1)]
-        if not len(lanes):
-            return xp.zeros((n_rows, n, self.n_features), dtype=measured.dtype, device=measured.device), memory
-        bases = xp.concatenate((fixed[_BASE], fixed[_YAW, None] * (math.pi / 180.0)))
-        whole, all_told = bases, told
-        if asked is not None:
-            told, fixed, bases = told[:, lanes], fixed[:, lanes], bases[:, lanes]
-        own, heard, jacobian = self._looked(told[Q], all_told[_HEARD_Q], bases, whole)
-        pairs = peers = None
-        if n > 1 and heard is not None:
-            message = xp.concatenate((whole, heard[-3:], all_told[_HEARD]))
-            pairs, peers = nearest(own, heard, message, present, lanes, self._arm, s.n_pairs, s.n_peers)
-        parts = told, fixed, bases, own[-3:], jacobian, pairs, peers
-        if as_floats(told[Q]):
-            found = [self._features([_of_lane(part, k) for part in parts]) for k in range(len(lanes))]
-            features = xp.array(found, dtype=told.dtype).reshape(len(lanes), -1).T
-        else:
-            features = xp.stack(self._features(parts))
-        features = self._bounded(xp, features)
-        if asked is not None:
-            placed = xp.zeros((len(features), n_rows * n), dtype=told.dtype, device=told.device)
-            placed[:, lanes] = features
-            features = placed
-        features = features.T.reshape(n_rows, n, self.n_features)
-        return xp.where(here, features, xp.zeros_like(features)), memory
+        m = n_rows * n
+        told = xp.where(here, measured, xp.zeros_like(measured)).reshape(m, -1).T
+        fixed = xp.where(here, statics, xp.zeros_like(statics)).reshape(m, -1).T
+        bases = xp.concatenate((fixed[_BASE], fixed[_YAW, None] * _RAD))
+        own = stacked(told[Q].T, bases.T, self._shape, self._arm)
+        pairs: Sequence[Sequence[Value]] = ()
+        peers: Sequence[Sequence[Value]] = ()
+        if n > 1 and s.n_pairs + s.n_peers > 0:
+            heard = stacked(told[_HEARD_Q].T, bases.T, self._shape, self._arm)
+            message = xp.concatenate((bases, heard[-3:], told[_HEARD]))
+            near = nearest(own, heard, message, present, self._arm, s.n_pairs, s.n_peers)
+            pairs, peers = (xp.swapaxes(v, 0, 1) for v in near)
+        jacobian = None
+        if s.hints:
+            jacobian = tool_jacobian(told[Q].T, bases.T, self._arm).reshape(m, -1).T.reshape(3, N_JOINTS, m)
+        features = xp.stack(self._features(told, fixed, bases, own[-3:], jacobian, pairs, peers))
+        seen = features[: self._n_seen]
+        seen = np.clip(seen, -_MOST, _MOST) if xp is np else seen.clamp(-_MOST, _MOST)
+        return xp.concatenate((seen, features[self._n_seen :])).T.reshape(n_rows, n, -1)
 
-    def _features(self, parts: Sequence[Any]) -> list[Value]:
-        """Of one arm in floats, or of all at once, each part's first axis being its components."""
-        s, arm = self._settings, self._arm
-        told, fixed, bases, tool, jacobian, pairs, peers = parts
-        frame = BaseFrame.of(bases)
-        found = own_features(told, tool, frame, self._top_radps, arm.reach_m, s.usual_m, s.usual_s)
-        nil = told[0] - told[0]
-        behind = nil > 0.0
-        for k in range(s.n_pairs):
-            known = pairs is not None
-            found += pair_features(_of(pairs, k), frame, arm.reach_m, s.usual_m) if known else [nil] * N_PAIR
-        for k in range(s.n_peers):
-            if peers is None or k >= len(peers[0]):
-                found += [nil] * N_PEER
-                continue
-            peer = _of(peers, k)
-            found += peer_features(peer, frame, self._top_radps, arm.reach_m, s.usual_m, s.usual_s)
-            behind = behind | is_sooner(peer, told[TARGET], tool)
-        if jacobian is not None:
-            found += motion_shares(told, fixed[_HOME], tool, frame, jacobian, behind, self._top_radps)
+    def _one_by_one(self, measured: Array, statics: Array, present: Array, answered: Array) -> Array:
+        """The same of those to be answered, float by float."""
+        features = np.zeros((*present.shape, self.n_features), measured.dtype)
+        for row, wanted in enumerate(answered):
+            wanted = np.flatnonzero(wanted).tolist()
+            if wanted:
+                features[row, wanted] = self._of_cell(measured[row], statics[row], present[row], wanted)
+        seen = features[..., : self._n_seen]
+        np.minimum(np.maximum(seen, -_MOST, out=seen), _MOST, out=seen)
+        return features
+
+    def _of_cell(self, measured: Array, statics: Array, present: Array, wanted: list[int]) -> list[list[float]]:
+        """Features of some arms of one cell: ``measured`` ``[N, O]``, ``statics`` ``[N, S]``, ``present`` ``[N]``."""
+        s, told, fixed, there = self._settings, measured.tolist(), statics.tolist(), present.tolist()
+        bases = [[*row[_BASE], row[_YAW] * _RAD] for row in fixed]
+        # Of an arm that is asked about alone nobody needs what is heard.
+        heard = [k for k in range(len(told)) if there[k] and wanted != [k]] if s.n_pairs + s.n_peers > 0 else []
+        joints = [told[k][Q] for k in wanted] + [told[k][_HEARD_Q] for k in heard]
+        bodies = self._body.each(np.array(joints), np.array([bases[k] for k in (*wanted, *heard)]))
+        as_heard, found = dict(zip(heard, bodies[len(wanted) :], strict=True)), []
+        for k, own in zip(wanted, bodies, strict=False):
+            # The others of an arm are those after it, around; who is not there is where the arm itself is.
+            others = [(k + turn) % len(told) for turn in range(1, len(told))] if heard else []
+            pairs: list[list[float]] = []
+            peers: list[list[float]] = []
+            if others:
+                places = [as_heard.get(j, own) for j in others]
+                pairs, nearby = nearest_of_one(
+                    self._body, own, places, [there[j] for j in others], s.n_pairs, s.n_peers
+                )
+                for here, gap, at in nearby:
+                    j = others[at]
+                    peers.append([here, gap, *bases[j], *places[at].tool_m.tolist(), *told[j][_HEARD]])
+            jacobian = own.tool_rates.tolist() if s.hints else None
+            found.append(self._features(told[k], fixed[k], bases[k], own.tool_m.tolist(), jacobian, pairs, peers))
         return found
 
-    def _bounded(self, xp: Any, features: Array) -> Array:
-        """What is seen is no larger than two; motions are shares already."""
-        seen = features[: self._n_seen]
-        # np.clip takes several times as long as two bounds on few numbers
-        seen = np.minimum(np.maximum(seen, -_MOST), _MOST) if xp is np else seen.clamp(-_MOST, _MOST)
-        return xp.concatenate((seen, features[self._n_seen :]))
-
-    def _looked(self, q: Array, heard: Array, bases: Array, whole: Array) -> tuple[Array, Array | None, Array | None]:
-        """Shapes (:func:`~.near.shape_rows`) of arms at ``q`` ``[6, M]`` on ``bases`` ``[4, M]`` and at ``heard`` on
-        ``whole``, and the Jacobians ``[3, 6, M]`` of the former's tools; None for what the settings have no use for."""
-        s = self._settings
-        sees, hints, m = s.n_pairs + s.n_peers > 0, s.hints, q.shape[1]
-        if not (as_floats(q) and as_floats(heard)):
-            shape, jacobian = stacked(q.T, bases.T, self._shape, self._arm), None
-            if hints:
-                jacobian = tool_jacobian(q.T, bases.T, self._arm).reshape(m, -1).T.reshape(3, N_JOINTS, m)
-            return shape, stacked(heard.T, whole.T, self._shape, self._arm) if sees else None, jacobian
-        joints = np.concatenate((q, heard), 1) if sees else q
-        feet = np.concatenate((bases, whole), 1) if sees else bases
-        bodies = self._body.each(joints.T.astype(np.float64), feet.T.astype(np.float64))
-        starts, ends = np.array([b.start_m for b in bodies]), np.array([b.along_m for b in bodies])  # [K, 8, 3]
-        ends += starts
-        tools, k = np.array([b.tool_m for b in bodies]), len(bodies)
-        shape = np.concatenate((starts.T.reshape(-1, k), ends.T.reshape(-1, k), tools.T)).astype(q.dtype, copy=False)
-        jacobian = np.array([b.tool_rates for b in bodies[:m]]).astype(q.dtype, copy=False) if hints else None
-        return shape[:, :m], shape[:, m:] if sees else None, None if jacobian is None else jacobian.transpose(1, 2, 0)
+    def _features(
+        self,
+        told: Any,
+        fixed: Any,
+        base: Sequence[Value],
+        tool: Sequence[Value],
+        jacobian: Any,
+        pairs: Sequence[Sequence[Value]],
+        peers: Sequence[Sequence[Value]],
+    ) -> list[Value]:
+        """Of one arm in floats, or of all at once, each argument's components first."""
+        s, reach_m, top = self._settings, self._arm.reach_m, self._top_radps
+        frame, nil = BaseFrame.of(base), told[0] - told[0]
+        found = own_features(told, tool, frame, top, reach_m, s.usual_m, s.usual_s)
+        for pair in pairs:
+            found += pair_features(pair, frame, reach_m, s.usual_m)
+        found += [nil] * (N_PAIR * (s.n_pairs - len(pairs)))
+        behind = nil > 0.0
+        for peer in peers:
+            found += peer_features(peer, frame, top, reach_m, s.usual_m, s.usual_s)
+            behind = behind | is_sooner(peer, told[TARGET], tool)
+        found += [nil] * (N_PEER * (s.n_peers - len(peers)))
+        if jacobian is not None:
+            found += motion_shares(told, fixed[_HOME], tool, frame, jacobian, behind, top)
+        return found
 
     def _shape(self, p: Pose) -> list[Value]:
         return shape_rows(p, self._arm)
-
-
-def _of(parts: Any, k: int) -> list[Value]:
-    """The components of the ``k``-th pair or peer."""
-    return [component[k] for component in parts]
-
-
-def _of_lane(part: Array | None, lane: int) -> Any:
-    """One arm's components as floats."""
-    return None if part is None else part[..., lane].tolist()

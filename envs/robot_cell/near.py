@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .arm import N_CAPSULES, Arm
+from .arm_body import ArmBody, ArmShape
 from .capsules import capsule_segments
 from .distance import at_least, closest, dot
 from .kinematics import Pose, Value, module_of, tool_point
@@ -28,33 +32,31 @@ def shape_rows(p: Pose, arm: Arm) -> list[Value]:
 
 
 def nearest(
-    own: Array, heard: Array, message: Array, present: Array, asked: Array, arm: Arm, n_pairs: int, n_peers: int
+    own: Array, heard: Array, message: Array, present: Array, arm: Arm, n_pairs: int, n_peers: int
 ) -> tuple[Array, Array]:
-    """Pairs and peers of some arms, the nearest first; arms as they are see the others as heard.
+    """Pairs and peers of each arm, the nearest first; arms as they are see the others as heard.
 
-    ``asked`` ``[M]``: which of the arms of B cells, ``present`` ``[B, N]``, row by row. ``own`` ``[51, M]``,
-    ``heard`` ``[51, B N]``: :func:`shape_rows`; ``message`` ``[C, B N]``. Pairs ``[16, n_pairs, M]``: presence, gap,
-    start of the own axis and its way to its end (3 each), the other's likewise, and the shares of both ways at which
-    they are nearest. Peers ``[2 + C, n_peers, M]``: presence, gap, message; at most N - 1.
+    ``own``, ``heard``: ``[51, M]``, :func:`shape_rows` of the arms of B cells, M = B N; ``message`` ``[C, M]``;
+    ``present`` ``[B, N]``. Pairs ``[16, n_pairs, M]``: presence, gap, start of the own axis and its way to its end (3
+    each), the other's likewise, and the shares of both ways at which they are nearest. Peers ``[2 + C, n_peers, M]``:
+    presence, gap, message; at most N - 1.
     """
     xp = module_of(own)
-    n, m = present.shape[1], len(asked)
+    n = present.shape[1]
+    m = present.shape[0] * n
     # The others of an arm are those after it, around.
-    lane, place = xp.arange(m, device=own.device), asked % n
-    others = (asked - place) + (place + xp.arange(1, n, device=own.device)[:, None]) % n  # [N - 1, M] of B N
+    lane = xp.arange(m, device=own.device)
+    place = lane % n
+    others = (lane - place) + (place + xp.arange(1, n, device=own.device)[:, None]) % n  # [N - 1, M]
     mine, all_heard = _segments(own), _segments(heard)
     lines = mine[:, :, None, None], all_heard[:, None, :, others]  # [6, 8, 1, 1, M], [6, 1, 8, N - 1, M]
-    if xp is np:  # few numbers: one after the other is faster than side by side
-        whole = 6, N_CAPSULES, N_CAPSULES, n - 1, m
-        lines = np.broadcast_to(lines[0], whole).reshape(6, -1), np.broadcast_to(lines[1], whole).reshape(6, -1)
     start_a, along_a, start_b, along_b = ((v[k], v[k + 1], v[k + 2]) for v in lines for k in (0, 3))
     s, t, apart = closest(start_a, along_a, start_b, along_b, steady=_STEADY)
-    distance = at_least(dot(apart, apart), 1e-12) ** 0.5
     radius = xp.asarray([c.radius_m for c in arm.capsules], dtype=own.dtype, device=own.device)
-    gap = distance.reshape(-1, n - 1, m) - (radius[:, None] + radius).reshape(-1, 1, 1)
+    gap = at_least(dot(apart, apart), 1e-12) ** 0.5 - (radius[:, None] + radius)[:, :, None, None]
     there = present.reshape(-1)
-    gap = xp.where(there[others] & there[asked], gap, xp.zeros_like(gap) + _FAR_M)
-    pairs = peers = xp.zeros_like(own[:0])[:, None]
+    gap = xp.where(there[others] & there, gap, xp.zeros_like(gap) + _FAR_M).reshape(-1, n - 1, m)
+    pairs = peers = own[:16, None][:, :0]
     if n_pairs:
         first = _first(xp, gap.reshape(-1, m), n_pairs)  # [count, M] into pairs and others together
         at, other = first // (n - 1), others[first % (n - 1), lane]
@@ -67,6 +69,49 @@ def nearest(
         near = least[first, lane][None]
         peers = xp.concatenate((_is_there(xp, near), near, message[:, others[first, lane]]))
     return pairs, peers
+
+
+def nearest_of_one(
+    shape: ArmShape, own: ArmBody, others: Sequence[ArmBody], there: Sequence[bool], n_pairs: int, n_peers: int
+) -> tuple[list[list[float]], list[tuple[float, float, int]]]:
+    """The same of one arm among ``others``, one or more, in the order of :func:`nearest`; ``there``: which of them are.
+
+    Pairs of 16 floats each, and of each peer presence, gap and its place among the others.
+    """
+    table = _table(shape, len(others))
+    mine = np.concatenate((own.start_m, own.along_m), 1).T.take(table.first, 1)  # [6, P]
+    starts = [b.start_m for b in others], [b.along_m for b in others]
+    theirs = np.concatenate([np.concatenate(v) for v in starts], 1).T.take(table.second, 1)
+    start_a, along_a, start_b, along_b = ((v[k], v[k + 1], v[k + 2]) for v in (mine, theirs) for k in (0, 3))
+    s, t, apart = closest(start_a, along_a, start_b, along_b, steady=_STEADY)
+    gap = np.sqrt(np.maximum(dot(apart, apart), 1e-12)) - table.radii_m
+    if not all(there):
+        gap = np.where(np.tile(there, len(gap) // len(others)), gap, _FAR_M)
+    pairs: list[list[float]] = []
+    if n_pairs:
+        first = (gap + table.lead_m).argsort(kind="stable")[:n_pairs]
+        near = gap[first]
+        found = (near < 0.5 * _FAR_M, near, *mine[:, first], *theirs[:, first], s[first], t[first])
+        pairs = np.array(found, dtype=np.float64).T.tolist()
+    least = gap.reshape(-1, len(others)).min(0).tolist()
+    order = sorted(range(len(others)), key=lambda k: least[k] + _FIRST_M * k)[:n_peers]
+    return pairs, [(float(least[k] < 0.5 * _FAR_M), least[k], k) for k in order]
+
+
+class _Table(NamedTuple):
+    """Of each pair: the own capsule, the others' one after another, both radii, and what it gives way to those before
+    it."""
+
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    radii_m: NDArray[np.float64]
+    lead_m: NDArray[np.float64]
+
+
+@lru_cache(maxsize=32)
+def _table(shape: ArmShape, n_others: int) -> _Table:
+    a, b, other = (v.reshape(-1) for v in np.indices((N_CAPSULES, N_CAPSULES, n_others)))
+    return _Table(a, other * N_CAPSULES + b, shape.radius_m[a] + shape.radius_m[b], _FIRST_M * np.arange(1.0 * len(a)))
 
 
 def _segments(shape: Array) -> Array:
