@@ -126,7 +126,7 @@ class TaughtTrainer:
                 f"learner of group {self._name!r}: weights are no longer finite after iteration {self.iteration + 1}; "
                 "lower learner.lr or learner.max_grad_norm"
             )
-        return {"loss": loss, "regret": lost, "lr": lr}
+        return {f"{self._name}/{key}": value for key, value in (("loss", loss), ("regret", lost), ("lr", lr))}
 
     def _step(self, features: torch.Tensor, regret: torch.Tensor, lr: float) -> tuple[float, float]:
         """One Adam step; the loss before it, and what the likeliest levels lose, a state and command."""

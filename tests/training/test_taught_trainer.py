@@ -49,7 +49,7 @@ def test_modes_and_speeds_are_learnt_to_the_exact_optimum() -> None:
     config = configured()
     learning = trainer(config)
     figures = [learning.iterate() for _ in range(learning.n_iterations)]
-    assert figures[-1]["regret"] < 0.1 * figures[0]["regret"]
+    assert figures[-1]["machine/regret"] < 0.1 * figures[0]["machine/regret"]
     site: Any = config.site
     line = ControlledLine.of(site, part_value=60.0, energy_weight=60.0)
     policy = NetworkPolicy(line_nameplate(site), learning.encoders[MACHINE], learning.export()[MACHINE])
