@@ -57,8 +57,9 @@ Bars: every seed earns >= {SHARE_BAR:.0%} of the optimum; where there is nothing
 always on is claimed. The twin itself must give, with the optimal policy, the exact gain within {SIGMAS:.0f} standard
 errors.
 
-Then one policy, taught on random lines that are solved exactly, is taken to lines that it never saw, without retraining,
-beside the hysteresis that a search tunes for each of those lines. Bar: the mean ratio of gains over the lines is >= 1.
+Then one policy, taught on random lines that are solved exactly, is taken to lines that it never saw, without
+retraining, beside the hysteresis that a search tunes for each of those lines. Bar: the mean ratio of gains over the
+lines is >= 1.
 
 With --runs, the policies of run folders (`twinloop train`) are judged instead of learning here.
 """
