@@ -1,11 +1,12 @@
-"""Policies by recipe, so that another process can build them: greedy, the look-up table, random, an artifact."""
+"""Policies by recipe, so that another process can build them: controllers by name, the look-up table, an artifact."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from ..envs.wind_farm.yaw_optimum import Progress
     from ..envs.wind_farm.yaw_table import YawTable
 
-Kind = Literal["greedy", "lut", "random", "artifact"]
-BASELINES: tuple[Kind, ...] = ("greedy", "lut", "random")
+LUT, ARTIFACT = "lut", "artifact"
 
 TABLE_STEP_DEG = 3.0
 TABLE_STEP_MPS = 2.0
@@ -30,34 +30,35 @@ _WIDEST_SECTOR_DEG = 300.0
 
 @dataclass(frozen=True)
 class Contestant:
-    """One policy of a comparison. ``path``: the artifact's folder, or the look-up table's file."""
+    """One policy of a comparison. ``kind``: a controller's name (:mod:`twinloop.agents.named`), ``lut`` or
+    ``artifact``; ``path``: the artifact's folder, or the look-up table's file."""
 
-    kind: Kind
+    kind: str
     path: Path | None = None
 
     @property
     def name(self) -> str:
         """The name in tables."""
-        return "policy" if self.kind == "artifact" else self.kind
+        return "policy" if self.kind == ARTIFACT else self.kind
 
     def fingerprint(self) -> str:
         """Changes when the policy does: what results are kept under."""
         if self.path is None:
             return self.kind
-        file = self.path / "MANIFEST.sha256" if self.kind == "artifact" else self.path
+        file = self.path / "MANIFEST.sha256" if self.kind == ARTIFACT else self.path
         return f"{self.kind}-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
     def build(self, nameplate: Nameplate, seed: int = 0) -> Policy:
-        """The policy for a plant; raises :class:`ConfigurationError` when its file is not there."""
-        from ..agents.controllers import Greedy, LookUpTable, RandomPolicy
+        """The policy for a plant; raises :class:`ConfigurationError` when its file is not there, or a controller does
+        not fit the plant."""
+        from ..agents.controllers import LookUpTable
+        from ..agents.named import named_policy
 
-        if self.kind == "greedy":
-            return Greedy(nameplate)
-        if self.kind == "random":
-            return RandomPolicy(nameplate, seed)
+        if self.kind not in (LUT, ARTIFACT):
+            return named_policy(self.kind, nameplate, seed)
         if self.path is None:
             raise ConfigurationError(f"policy {self.kind!r} needs a path")
-        if self.kind == "artifact":
+        if self.kind == ARTIFACT:
             from ..agents.artifact import load_artifact
 
             return load_artifact(self.path, nameplate)
@@ -69,17 +70,24 @@ class Contestant:
         return LookUpTable(nameplate, table)
 
 
-def parse_baselines(text: str) -> tuple[Kind, ...]:
-    """Kinds from ``greedy,lut``; raises :class:`ConfigurationError` with the nearest name."""
-    found: list[Kind] = []
+def baselines_for(nameplate: Nameplate, *, has_table: bool) -> tuple[str, ...]:
+    """What a site's policy can be compared with: its controllers, and the look-up table where it ``has_table``."""
+    from ..agents.named import names_for
+
+    names = names_for(nameplate)
+    return (names[0], LUT, *names[1:]) if has_table else names
+
+
+def parse_baselines(text: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Names from ``greedy,lut``; raises :class:`ConfigurationError` with the ``allowed`` ones and the nearest."""
+    found: list[str] = []
     for word in (w.strip() for w in text.split(",") if w.strip()):
-        match = next((kind for kind in BASELINES if kind == word), None)
-        if match is None:
+        if word not in allowed:
             raise ConfigurationError(
-                f"--against: {word!r} is no baseline; there are {', '.join(BASELINES)}{nearest(word, BASELINES)}"
+                f"--against: {word!r} is no baseline of this site; it has {', '.join(allowed)}{nearest(word, allowed)}"
             )
-        if match not in found:
-            found.append(match)
+        if word not in found:
+            found.append(word)
     return tuple(found)
 
 

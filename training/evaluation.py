@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ FloatArray = NDArray[np.float64]
 Progress = Callable[[Sequence[float]], None]
 """Called with the share done of every job."""
 
+COUNTED = ("finished", "touches", "contacts", "protective_stops", "failures", "renewals", "service_cost", "energy_cost")
+"""What plants tell of a run in :meth:`truth` or as an attribute, beside energy: sums over their assets."""
 _POLL_S = 0.2
 _FEWEST_SEEDS = 3
 # A busy machine must not cost a policy its turn: a plant in simulated time waits for whoever controls it.
@@ -80,8 +82,9 @@ class PlantJob:
 class PlantRecord:
     """One run.
 
-    ``energy_kwh`` is the farm's true energy a period, ``[T]``; ``yaw_travel_deg`` and ``load_pu`` ``[N]`` are the
-    plant's own account (empty where it keeps none).
+    ``energy_kwh`` is the plant's true energy a period, ``[T]``: a farm's yield, what a line draws, zero where nothing
+    is metered; ``yaw_travel_deg`` and ``load_pu`` ``[N]`` are the plant's own account (empty where it keeps none), and
+    ``counts`` are its :data:`COUNTED`, those that it keeps.
     """
 
     policy: str
@@ -94,6 +97,7 @@ class PlantRecord:
     fallback_periods: int
     latency_p99_ms: float
     wall_s: float
+    counts: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -151,6 +155,18 @@ class Metered:
         told: Mapping[str, Any] = truth()
         travel, load = (tuple(float(v) for v in told.get(name, ())) for name in ("yaw_travel_deg", "load_pu"))
         return travel, load
+
+    def counts(self) -> dict[str, float]:
+        """What the plant has counted since its start; by kind, such as ``contacts: arm``, where it tells kinds."""
+        truth = getattr(self._plant, "truth", dict)()
+        found: dict[str, float] = {}
+        for name in COUNTED:
+            told = truth.get(name, getattr(self._plant, name, None))
+            if isinstance(told, Mapping):
+                found |= {f"{name}: {kind}": float(n) for kind, n in told.items()}
+            elif told is not None:
+                found[name] = float(np.sum(told))
+        return found
 
     def _measured_kwh(self) -> float:
         telemetry = self._plant.read()
@@ -210,6 +226,7 @@ def run_job(job: PlantJob, on_period: Callable[[int], None] | None = None) -> Pl
         fallback_periods=summary.fallback_periods,
         latency_p99_ms=summary.latency_p99_ms,
         wall_s=time.monotonic() - started_s,
+        counts=plant.counts(),
     )
 
 
@@ -296,7 +313,7 @@ class Standing:
     ``gain[reference]`` is the energy ratio less one, with the interval over time (winds like this one); ``gain_seeds``
     is the mean over seeds, with the interval over seeds (this wind; from three seeds on). ``yaw_travel_deg_per_h`` is a
     turbine's mean; ``load_change`` and ``load_change_worst`` are against the first reference, mean over turbines and
-    worst turbine (None without account).
+    worst turbine (None without account). ``counts`` are those of a run, mean over seeds.
     """
 
     policy: str
@@ -310,6 +327,7 @@ class Standing:
     fallback_periods: int
     n_seeds: int
     hours: float
+    counts: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(records: Sequence[PlantRecord], references: Sequence[str]) -> list[Standing]:
@@ -329,7 +347,7 @@ def compare(records: Sequence[PlantRecord], references: Sequence[str]) -> list[S
         gains: dict[str, Interval] = {}
         gains_seeds: dict[str, Interval] = {}
         for reference in references:
-            if reference == name:
+            if reference == name or not energy[reference].sum() > 0.0:
                 continue
             if seeds[name] != seeds[reference]:
                 raise TwinloopError(
@@ -355,9 +373,15 @@ def compare(records: Sequence[PlantRecord], references: Sequence[str]) -> list[S
                 fallback_periods=sum(r.fallback_periods for r in rows),
                 n_seeds=len(rows),
                 hours=hours,
+                counts={k: float(np.mean([r.counts[k] for r in rows])) for k in _common(rows)},
             )
         )
     return standings
+
+
+def _common(rows: Sequence[PlantRecord]) -> list[str]:
+    """What all of them count: records of an older version count nothing."""
+    return [name for name in rows[0].counts if all(name in row.counts for row in rows)]
 
 
 def _load_change(rows: list[PlantRecord], reference: list[PlantRecord]) -> tuple[float | None, float | None]:

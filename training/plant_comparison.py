@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..envs.errors import ConfigurationError
-from .contestants import Contestant, Kind, TableGrid, full_grid, grid_for, table_for
+from ..envs.registry import load_site
+from .contestants import ARTIFACT, LUT, Contestant, TableGrid, full_grid, grid_for, table_for
 from .evaluation import PlantJob, PlantRecord, Standing, compare, run_jobs
 from .flow_picture import draw_energy
 from .report import Table, standings_table
@@ -30,7 +31,7 @@ class Comparison:
     site_config: BaseModel
     plant_config: BaseModel
     artifact: Path | None
-    against: tuple[Kind, ...] = ("greedy", "lut")
+    against: tuple[str, ...] = ("greedy", LUT)
     seeds: tuple[int, ...] = (0,)
     hours: float = 24.0
     full_table: bool = False
@@ -41,13 +42,13 @@ class Comparison:
 
         config, plant = self.site_config, self.plant_config
         if not (isinstance(config, WindFarmConfig) and isinstance(plant, FlorisPlantConfig)):
-            raise ConfigurationError(f"--against lut: site {self.site!r} has no look-up table; use greedy or random")
+            raise ConfigurationError(f"--against lut: site {self.site!r} has no look-up table; leave lut out")
         return full_grid() if self.full_table else grid_for(plant, config, self.hours)
 
     def n_periods(self) -> int:
         """Control periods of a run."""
-        period_s = float(getattr(self.site_config, "dt_s", 0.0))
-        n = round(self.hours * 3600.0 / period_s) if period_s > 0 else 0
+        period_s = load_site(self.site).nameplate(self.site_config).period_s
+        n = round(self.hours * 3600.0 / period_s)
         if n < 2:
             raise ConfigurationError(f"--hours {self.hours:g}: is {n} control periods of {period_s:g} s; take more")
         return n
@@ -75,11 +76,11 @@ def build_contestants(comparison: Comparison, folder: Path, console: Console) ->
     """Baselines, then the artifact; builds the look-up table in ``folder`` where one is wanted and not there."""
     contestants: list[Contestant] = []
     for kind in comparison.against:
-        contestants.append(Contestant(kind, folder / TABLE_FILE) if kind == "lut" else Contestant(kind))
-    if "lut" in comparison.against:
+        contestants.append(Contestant(kind, folder / TABLE_FILE) if kind == LUT else Contestant(kind))
+    if LUT in comparison.against:
         build_table_with_progress(comparison, folder / TABLE_FILE, console)
     if comparison.artifact is not None:
-        contestants.append(Contestant("artifact", comparison.artifact))
+        contestants.append(Contestant(ARTIFACT, comparison.artifact))
     return contestants
 
 
@@ -132,7 +133,7 @@ def compare_on_plant(
     table = standings_table(standings, references, title)
     names = list(dict.fromkeys(r.policy for r in records))
     series = {n: np.array([r.energy_kwh for r in records if r.policy == n]) for n in names}
-    if references and len(names) > 1:
+    if references and len(names) > 1 and any(values.any() for values in series.values()):
         draw_energy(series, records[0].period_s, references[0], folder / PICTURE)
     return Outcome(tuple(records), tuple(standings), table)
 

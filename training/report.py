@@ -137,31 +137,63 @@ def percent_interval(interval: Interval | None, digits: int = 2) -> str:
 
 
 def standings_table(standings: Sequence[Standing], references: Sequence[str], title: str) -> Table:
-    """The comparison of policies on a plant as a table."""
-    rows: list[tuple[Cell, ...]] = [("energy, MWh", *(f"{s.energy_mwh:.2f}" for s in standings))]
-    for name in references:
-        rows.append((f"over {name}, this wind", *(percent_interval(s.gain_seeds.get(name)) for s in standings)))
-        rows.append((f"over {name}, winds like it", *(percent_interval(s.gain.get(name)) for s in standings)))
-    lines: tuple[tuple[str, Callable[[Standing], Cell]], ...] = (
-        ("yaw travel, deg/h", lambda s: None if s.yaw_travel_deg_per_h is None else f"{s.yaw_travel_deg_per_h:.1f}"),
-        ("load change, mean", lambda s: percent(s.load_change, 1)),
-        ("load change, worst turbine", lambda s: percent(s.load_change_worst, 1)),
+    """The comparison of policies on a plant as a table; a farm's has yaw and loads, others what their plant counts."""
+    first = standings[0]
+    is_farm = any(s.yaw_travel_deg_per_h is not None for s in standings)
+    is_metered = any(s.energy_mwh > 0.0 for s in standings)
+    course = "wind" if is_farm else "course"
+    rows: list[tuple[Cell, ...]] = []
+    if is_metered:
+        unit = ("MWh", 1.0) if is_farm else ("kWh", 1e3)
+        rows.append((f"energy, {unit[0]}", *(f"{unit[1] * s.energy_mwh:.2f}" for s in standings)))
+    for name in references if is_metered else ():
+        rows.append((f"over {name}, this {course}", *(percent_interval(s.gain_seeds.get(name)) for s in standings)))
+        rows.append((f"over {name}, {course}s like it", *(percent_interval(s.gain.get(name)) for s in standings)))
+    rows += [(name.replace("_", " "), *(f"{s.counts.get(name, 0.0):g}" for s in standings)) for name in first.counts]
+    lines: list[tuple[str, Callable[[Standing], Cell]]] = [
         ("interventions of the shield", lambda s: s.interventions),
         ("periods with a fallback", lambda s: s.fallback_periods),
-    )
+    ]
+    if is_farm:
+        lines = [
+            ("yaw travel, deg/h", lambda s: _travel(s.yaw_travel_deg_per_h)),
+            ("load change, mean", lambda s: percent(s.load_change, 1)),
+            ("load change, worst turbine", lambda s: percent(s.load_change_worst, 1)),
+            *lines,
+        ]
     rows += [(label, *(cell(s) for s in standings)) for label, cell in lines]
     columns = ("", *(s.policy for s in standings))
+    return Table(
+        title, columns, tuple(rows), _notes(standings, references), {"standings": [_standing(s) for s in standings]}
+    )
+
+
+def _travel(deg_per_h: float | None) -> Cell:
+    return None if deg_per_h is None else f"{deg_per_h:.1f}"
+
+
+def _notes(standings: Sequence[Standing], references: Sequence[str]) -> tuple[str, ...]:
+    """What the rows of :func:`standings_table` mean."""
     first = standings[0]
     blocks = sorted({i.block for s in standings for i in s.gain.values()})
-    notes = (
-        f"{first.n_seeds} plant seed(s) of {first.hours:g} h each; every policy meets the same wind, gusts, sensor "
-        "errors and outages.",
-        "95 % intervals. This wind: Student's over seeds (gusts, noise, biases differ; the wind's series does not).",
-        f"Winds like it: block bootstrap over time, blocks of {' and '.join(map(str, blocks)) or '-'} periods.",
-        f"Yaw travel: mean of a turbine. Load: surrogate of the plant, against {references[0] if references else '-'}, "
-        "mean over turbines.",
+    blocks_words = f"block bootstrap over time, blocks of {' and '.join(map(str, blocks)) or '-'} periods."
+    if any(s.yaw_travel_deg_per_h is not None for s in standings):
+        return (
+            f"{first.n_seeds} plant seed(s) of {first.hours:g} h each; every policy meets the same wind, gusts, sensor "
+            "errors and outages.",
+            "95 % intervals. This wind: Student's over seeds (gusts, noise, biases differ; the wind's series doesn't).",
+            f"Winds like it: {blocks_words}",
+            f"Yaw travel: mean of a turbine. Load: surrogate of the plant, against "
+            f"{references[0] if references else '-'}, mean over turbines.",
+        )
+    found = (f"{first.n_seeds} plant seed(s) of {first.hours:g} h each; counts are of a run, mean over seeds.",)
+    if not any(s.energy_mwh > 0.0 for s in standings):
+        return found
+    return (
+        *found,
+        "Energy is what the plant drew. 95 % intervals. This course: Student's over seeds, from three on.",
+        f"Courses like it: {blocks_words}",
     )
-    return Table(title, columns, tuple(rows), notes, {"standings": [_standing(s) for s in standings]})
 
 
 def _standing(standing: Standing) -> dict[str, Any]:

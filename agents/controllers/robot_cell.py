@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ...envs.errors import ConfigurationError, nearest
 from ...envs.nameplate import Nameplate
-from ...envs.robot_cell.arm import N_JOINTS
-from ...envs.robot_cell.arm_body import ArmShape
+from ...envs.robot_cell.arm import N_JOINTS, UR5E, Arm, with_tool
+from ...envs.robot_cell.arm_body import shape_of
 from ...envs.robot_cell.gaps import arm_gaps
-from ...envs.robot_cell.kinematics import reach_speeds
+from ...envs.robot_cell.kinematics import reach_speeds, tool_position
 from ...envs.robot_cell.nameplate import ARM, MEASURED, STATICS
 from ...envs.twin import Observation
 from ..policy import Commands, Memory
@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
 _STATIC = {signal.name: k for k, signal in enumerate(STATICS)}
 _Q = slice(_AT["q1_rad"], _AT["q1_rad"] + N_JOINTS)
+_TOOL = slice(_AT["tool_x_m"], _AT["tool_x_m"] + 3)
 _TARGET = slice(_AT["target_x_m"], _AT["target_x_m"] + 3)
 _HEARD_Q = slice(_AT["heard_q1_rad"], _AT["heard_q1_rad"] + N_JOINTS)
 _HEARD_TARGET = slice(_AT["heard_target_x_m"], _AT["heard_target_x_m"] + 3)
@@ -37,6 +38,24 @@ _TOUCHES, _STALL = _AT["touches"], _AT["stall_s"]
 _HOME = slice(_STATIC["home_q1_rad"], _STATIC["home_q1_rad"] + N_JOINTS)
 _HOME_PER_S = 3.0
 _AT_HOME_RAD = 0.05
+_TOOL_STEP_M = 0.005
+_LONGEST_TOOL_M = 0.5  # as in a cell's configuration; what is farther off is no reading of a tool
+
+
+def arm_of(arms: Floats, base: Floats, present: NDArray[np.bool_]) -> Arm:
+    """The arm with the tool that its readings tell of, which no nameplate does: the tool point's distance from the
+    flange, in steps that noise of encoders doesn't cross; one tool a cell.
+
+    ``arms``: readings ``[B, N, O]``; ``base``: ``[B, N, 4]``, its yaw in rad.
+    """
+    rows = np.argwhere(present)
+    if not len(rows):
+        return UR5E
+    row, k = rows[0]
+    flange = np.asarray(tool_position(arms[row, k, _Q], base[row, k], UR5E))
+    length_m = float(np.linalg.norm(arms[row, k, _TOOL] - flange))
+    steps = round(length_m / _TOOL_STEP_M) if length_m < _LONGEST_TOOL_M else 0
+    return with_tool(UR5E, steps * _TOOL_STEP_M) if steps else UR5E
 
 
 class NoAvoidance:
@@ -72,7 +91,7 @@ class NoAvoidance:
         present = np.asarray(observation.present[ARM])
         base = np.concatenate([statics[..., :3], np.deg2rad(statics[..., _STATIC["base_yaw_deg"], None])], axis=-1)
         waits, after = self._waits(arms, base, statics[..., _HOME], present, memory)
-        ahead = reach_speeds(arms[..., _Q], base, arms[..., _TARGET])
+        ahead = reach_speeds(arms[..., _Q], base, arms[..., _TARGET], arm_of(arms, base, present))
         home = _HOME_PER_S * (statics[..., _HOME] - arms[..., _Q])
         speeds = np.where(waits[..., None] > 0, home, ahead)
         speeds = np.where(waits[..., None] < 0, 0.0, speeds)
@@ -134,17 +153,16 @@ class PriorityStop(NoAvoidance):
 
     def __init__(self, nameplate: Nameplate, seed: int = 0, name: str = "priority_stop") -> None:
         super().__init__(nameplate, seed, name)
-        self._shape = ArmShape()
 
     def _waits(
         self, arms: Floats, base: Floats, home: Floats, present: NDArray[np.bool_], memory: Memory
     ) -> tuple[Floats, dict[str, NDArray[Any]]]:
-        waits = np.zeros(arms.shape[:2])
+        waits, shape = np.zeros(arms.shape[:2]), shape_of(arm_of(arms, base, present))
         for row, here in enumerate(present):
             numbers = [k for k in range(arms.shape[1]) if here[k]]
             for k in numbers:
-                own = self._shape.at(arms[row, k, _Q], base[row, k])
-                others = (self._shape.at(arms[row, j, _HEARD_Q], base[row, j]) for j in numbers if j < k)
+                own = shape.at(arms[row, k, _Q], base[row, k])
+                others = (shape.at(arms[row, j, _HEARD_Q], base[row, j]) for j in numbers if j < k)
                 if min((float(arm_gaps(own, other).gap_m.min()) for other in others), default=math.inf) < self.stop_m:
                     waits[row, k] = -1.0
         return waits, {}
@@ -161,18 +179,17 @@ class NearerFirst(NoAvoidance):
 
     def __init__(self, nameplate: Nameplate, seed: int = 0, name: str = "nearer_first") -> None:
         super().__init__(nameplate, seed, name)
-        self._shape = ArmShape()
 
     def _waits(
         self, arms: Floats, base: Floats, home: Floats, present: NDArray[np.bool_], memory: Memory
     ) -> tuple[Floats, dict[str, NDArray[Any]]]:
-        waits = np.zeros(arms.shape[:2])
+        waits, shape = np.zeros(arms.shape[:2]), shape_of(arm_of(arms, base, present))
         for row, here in enumerate(present):
             numbers = [k for k in range(arms.shape[1]) if here[k]]
-            others = {j: self._shape.at(arms[row, j, _HEARD_Q], base[row, j]) for j in numbers}
+            others = {j: shape.at(arms[row, j, _HEARD_Q], base[row, j]) for j in numbers}
             left_m = {j: math.dist(arms[row, j, _HEARD_TARGET], others[j].tool_m) for j in numbers}
             for k in numbers:
-                own = self._shape.at(arms[row, k, _Q], base[row, k])
+                own = shape.at(arms[row, k, _Q], base[row, k])
                 way_m = math.dist(arms[row, k, _TARGET], own.tool_m)
                 sooner = [others[j] for j in numbers if j != k and left_m[j] < way_m]
                 nearest_m = min((float(arm_gaps(own, other).gap_m.min()) for other in sooner), default=math.inf)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from twinloop.agents.controllers.robot_cell import CONTROLLERS, cell_controller
+from twinloop.agents.controllers.robot_cell import CONTROLLERS, arm_of, cell_controller
 from twinloop.envs.errors import ConfigurationError
+from twinloop.envs.robot_cell.arm import UR5E, Arm, with_tool
 from twinloop.envs.robot_cell.config import HOME_RAD, RobotCellConfig
 from twinloop.envs.robot_cell.kinematics import tool_jacobian, tool_position
 from twinloop.envs.robot_cell.nameplate import ARM, MEASURED, PERSON
@@ -27,9 +28,12 @@ BASES = np.concatenate([STATICS[..., :3], np.deg2rad(STATICS[..., 3:4])], -1)
 CLOSE = np.array([0.0, -1.2, 1.2, -1.67, -1.57, 0.0])
 
 
-def seen(q: Floats, touches: Any = (0, 0), stall_s: Any = (0.0, 0.0), heard: Floats | None = None) -> Observation:
+def seen(
+    q: Floats, touches: Any = (0, 0), stall_s: Any = (0.0, 0.0), heard: Floats | None = None, arm: Arm = UR5E
+) -> Observation:
     """One row of two arms at ``q`` ``[2, 6]`` with targets ahead."""
     arms = np.zeros((1, 2, len(MEASURED)))
+    arms[0, :, AT["tool_x_m"] : AT["tool_x_m"] + 3] = tool_position(q, BASES[0], arm)
     arms[0, :, :6] = q
     arms[0, :, AT["heard_q1_rad"] : AT["heard_q1_rad"] + 6] = q if heard is None else heard
     arms[0, :, AT["target_x_m"] : AT["target_x_m"] + 3] = (0.1, 0.1, 0.4), (-0.1, -0.1, 0.4)
@@ -41,15 +45,28 @@ def home() -> Floats:
     return np.array([HOME_RAD, HOME_RAD])
 
 
-def test_without_avoidance_the_tool_goes_straight_to_its_target() -> None:
+@pytest.mark.parametrize("arm", [UR5E, with_tool(UR5E, 0.1)])
+def test_without_avoidance_the_tool_goes_straight_to_its_target_however_long_it_is(arm: Arm) -> None:
     q = home()
     policy = cell_controller("no_avoidance", PLATE)
-    commands, _ = policy.act(seen(q), policy.start(1))
-    velocity = np.einsum("ncj,nj->nc", tool_jacobian(q, BASES[0]), commands[ARM][0])
-    way = np.array([(0.1, 0.1, 0.4), (-0.1, -0.1, 0.4)]) - tool_position(q, BASES[0])
+    commands, _ = policy.act(seen(q + 1e-4, arm=arm), policy.start(1))
+    velocity = np.einsum("ncj,nj->nc", tool_jacobian(q, BASES[0], arm), commands[ARM][0])
+    way = np.array([(0.1, 0.1, 0.4), (-0.1, -0.1, 0.4)]) - tool_position(q, BASES[0], arm)
     cosine = (velocity * way).sum(-1) / np.linalg.norm(velocity, axis=-1) / np.linalg.norm(way, axis=-1)
     assert (cosine > 0.97).all()  # damping and the ends of ranges bend it a little
     assert (np.abs(commands[ARM]) <= 1.5).all()
+
+
+def test_a_tool_is_read_from_where_its_point_is_and_noise_makes_none() -> None:
+    present, rng = np.ones((1, 2), np.bool_), np.random.default_rng(1)
+    for length_m in (0.0, 0.1, 0.37):
+        arm = with_tool(UR5E, length_m)
+        for _ in range(50):
+            arms = seen(home() + rng.normal(0.0, 0.3, (2, 6)), arm=arm).measured[ARM]
+            arms[..., :6] += rng.normal(0.0, 2e-4, (1, 2, 6))
+            assert arm_of(arms, BASES, present).tool_length_m == pytest.approx(length_m)
+    arms[..., AT["tool_x_m"]] = np.nan
+    assert arm_of(arms, BASES, present) == UR5E
 
 
 def test_the_token_lets_one_arm_work_once_the_other_is_home_and_goes_on_after_a_touch() -> None:

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 
 from twinloop.agents.controllers import RandomPolicy
+from twinloop.agents.named import POLICIES, named_policy, names_for
 from twinloop.agents.policy import Commands, Memory, Policy
 from twinloop.envs.errors import ConfigurationError, PlantError, TwinloopError
 from twinloop.envs.nameplate import Nameplate
+from twinloop.envs.plant_file import load_plant_file
+from twinloop.envs.robot_cell.config import RobotCellConfig
+from twinloop.envs.robot_cell.plant_config import RobotCellPlantConfig
 from twinloop.envs.twin import Observation
 from twinloop.envs.wind_farm.config import FlorisPlantConfig, Inflow, NamedLayout, WindFarmConfig
 from twinloop.envs.wind_farm.floris_model import build_model
 from twinloop.envs.wind_farm.nameplate import GROUP
 from twinloop.envs.wind_farm.yaw_optimum import build_table
 from twinloop.training import evaluation
-from twinloop.training.contestants import Contestant, grid_for, parse_baselines
+from twinloop.training.contestants import Contestant, baselines_for, grid_for, parse_baselines
 from twinloop.training.evaluation import PlantJob, PlantRecord, compare, run_job, run_jobs
 from twinloop.training.flow_picture import draw_flow
 from twinloop.training.report import provenance, standings_table
@@ -210,10 +214,67 @@ def test_a_table_covers_the_winds_of_its_run_and_no_more() -> None:
     assert len(month.directions_deg) == 120
 
 
+def plate_of(file: str) -> Nameplate:
+    site, config, _ = load_plant_file(f"configs/{file}")
+    return site.nameplate(config)
+
+
 def test_baselines_are_named_and_mistypes_say_the_nearest() -> None:
-    assert parse_baselines("greedy, lut,greedy") == ("greedy", "lut")
-    with pytest.raises(ConfigurationError, match="did you mean 'greedy'"):
-        parse_baselines("gredy")
+    farm = baselines_for(plate_of("wind_farm/plant_ablaincourt.yaml"), has_table=True)
+    assert farm == ("greedy", "lut", "random")
+    assert parse_baselines("greedy, lut,greedy", farm) == ("greedy", "lut")
+    with pytest.raises(ConfigurationError, match=r"it has greedy, lut, random.*did you mean 'greedy'"):
+        parse_baselines("gredy", farm)
+
+
+@pytest.mark.parametrize(
+    ("file", "takes", "lacks"),
+    [
+        ("production_line/plant_energy.yaml", "hysteresis", "best_age"),
+        ("production_line/plant_wear.yaml", "best_age", "lut"),
+        ("robot_cell/plant_cell.yaml", "zone_token", "hysteresis"),
+        ("wind_farm/plant_ablaincourt.yaml", "random", "barrier"),
+    ],
+)
+def test_a_sites_baselines_are_those_that_a_run_takes(file: str, takes: str, lacks: str) -> None:
+    plate = plate_of(file)
+    allowed = baselines_for(plate, has_table=False)
+    assert parse_baselines(f"greedy,{takes}", allowed) == ("greedy", takes)
+    assert Contestant(takes).build(plate, 3).nameplate.hash == plate.hash
+    told = f"it has {', '.join(allowed)}"
+    with pytest.raises(ConfigurationError, match=told):
+        parse_baselines(lacks, allowed)
+    with pytest.raises(ConfigurationError, match=f"takes {', '.join(allowed)}"):
+        named_policy(lacks, plate)
+
+
+def test_every_name_that_a_run_knows_fits_some_site() -> None:
+    files = ("production_line/plant_energy.yaml", "production_line/plant_wear.yaml", "robot_cell/plant_cell.yaml")
+    assert {name for file in files for name in names_for(plate_of(file))} == set(POLICIES)
+
+
+def test_a_cell_is_compared_by_its_touches_and_contacts() -> None:
+    config, plant = RobotCellConfig(tool_length_m=0.1), RobotCellPlantConfig()
+    records = [run_job(PlantJob(Contestant(k), "robot_cell", config, plant, 150)) for k in ("greedy", "barrier")]
+    assert PlantRecord.from_json(records[1].to_json()) == records[1]
+    still, moving = compare(records, ["greedy"])
+    assert still.counts["touches"] == 0.0 < moving.counts["touches"]
+    assert moving.counts["contacts: arm"] == 0.0
+    table = standings_table([still, moving], ["greedy"], "t").markdown()
+    assert "| touches | 0 |" in table
+    assert "wind" not in table
+    assert "energy" not in table
+
+
+def test_a_line_is_compared_by_what_it_draws_and_finishes() -> None:
+    site, config, plant = load_plant_file("configs/production_line/plant_energy.yaml")
+    records = [run_job(PlantJob(Contestant(k), site.name, config, plant, 60)) for k in ("greedy", "hysteresis")]
+    always_on, sleeping = compare(records, ["greedy"])
+    assert sleeping.energy_mwh < always_on.energy_mwh
+    assert sleeping.counts["finished"] > 0.0
+    table = standings_table([always_on, sleeping], ["greedy"], "t").markdown()
+    assert "| energy, kWh |" in table
+    assert "| over greedy, courses like it |" in table
 
 
 def test_provenance_shows_how_to_make_it_again_and_no_absolute_path(tmp_path: Path) -> None:
