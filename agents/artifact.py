@@ -200,6 +200,8 @@ class ArtifactPolicy:
         self.inputs = inputs or {}
         self.own = None if own is None else frozenset(own)
         self._asked = asked_of(nameplate, self.own)
+        self._neutral = {g.name: g.neutral() for g in nameplate.groups}
+        self._ends = {g.name: (g.lower("commanded"), g.upper("commanded")) for g in nameplate.groups}
 
     @property
     def name(self) -> str:
@@ -230,8 +232,8 @@ class ArtifactPolicy:
                 commands[group.name], new = self._act(group, observation, remembered)
                 after.update({f"{group.name}/{k}": v for k, v in new.items()})
             else:
-                present = observation.present[group.name]
-                commands[group.name] = np.tile(group.neutral(), (*present.shape, 1))
+                neutral = self._neutral[group.name]
+                commands[group.name] = np.zeros((*observation.present[group.name].shape, len(neutral))) + neutral
         return commands, after
 
     def _act(
@@ -251,20 +253,23 @@ class ArtifactPolicy:
         if network.layout.discrete and isinstance(encoder, MaskingEncoder):
             legal = network.layout.legal(np.asarray(encoder.legal(*seen)), present)
         told, after = run_graph(self._sessions[group.name], network, features, before, legal)
-        told = _exact(told.astype(np.float64), group, network)
+        told = _exact(told.astype(np.float64), self._ends[group.name], network)
         finite = np.isfinite(features).all(-1)
-        told[~finite] = np.nan
+        if not finite.all():
+            told[~finite] = np.nan
         remembered = dict(new)
         if network.n_memory:
             kept = np.where(finite[..., None], after, before)
             remembered[NETWORK_MEMORY] = np.where(present[..., None], kept, np.float32(0))
         answered = present if asked is None else present & asked
-        return np.where(answered[..., None], told, group.neutral()), remembered
+        return np.where(answered[..., None], told, self._neutral[group.name]), remembered
 
 
-def _exact(commands: NDArray[np.float64], group: Group, network: PolicyNetwork) -> NDArray[np.float64]:
+def _exact(
+    commands: NDArray[np.float64], ends: tuple[NDArray[np.float64], NDArray[np.float64]], network: PolicyNetwork
+) -> NDArray[np.float64]:
     """Undo the rounding of float32, which the shield would log as a change: ends of ranges, and levels."""
-    commands = np.clip(commands, group.lower("commanded"), group.upper("commanded"))
+    commands = np.minimum(np.maximum(commands, ends[0]), ends[1])
     for column, values in zip(network.layout.discrete, network.layout.levels, strict=True):
         levels = np.array(values)
         commands[..., column] = levels[np.abs(commands[..., column, None] - levels).argmin(-1)]

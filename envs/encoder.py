@@ -94,8 +94,10 @@ def encoded(
     asked: Array | None,
 ) -> tuple[Array, Mapping[str, Array]]:
     """Features of those ``asked`` ``[N]``; of all where that is None, and where the encoder can't leave any out."""
-    if asked is not None and isinstance(encoder, SelectiveEncoder):
-        return encoder.encode_some(measured, statics, present, memory, dt_s, asked)
+    some = None if asked is None else getattr(encoder, "encode_some", None)  # isinstance costs more than some networks
+    if some is not None:
+        found: tuple[Array, Mapping[str, Array]] = some(measured, statics, present, memory, dt_s, asked)
+        return found
     return encoder.encode(measured, statics, present, memory, dt_s)
 
 

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from ..constraint import RowTerms
 from .arm import N_JOINTS, UR5E, with_tool
 from .arm_body import ArmBody, ArmShape, Body, shape_of
-from .gaps import Gaps, body_gaps, plane_gaps
+from .gaps import body_gaps
 from .nameplate import ARM, BODY_MEASURED, MEASURED, OBSTACLE, PERSON
-from .surroundings import Pairs, look_around, pairs_of
+from .surroundings import Pairs, look_around, look_down, pairs_of
 
 Floats = NDArray[np.float64]
 Place = tuple[float, float, float, float]
@@ -173,8 +173,8 @@ class CellRows:
         if stops:
             near[pairs.people] = False
         parts.append((seen.gradient[near], floor[near], spare[near]))
-        for plane in made.planes:
-            parts.append(self._closing(plane_gaps(own, plane[:3], plane[3]), self.fixture_gap_m))
+        if len(made.planes):
+            parts.append(self._closing(*look_down(own, made.planes), self.fixture_gap_m))
         for j in range(len(self.bases)):
             if j != k and j not in heard:
                 parts.append(self._blind(own, made, j))
@@ -192,8 +192,7 @@ class CellRows:
     def _brake_pu(self, applied: Floats) -> float:
         """Share of all speeds that the brakes take off in a period, joint by joint alike."""
         speed = np.abs(applied)
-        with np.errstate(divide="ignore"):
-            return float(min(1.0, (_WITHIN_REACH * self.period_s * _BRAKING / np.maximum(speed, 1e-12)).min()))
+        return min(1.0, float((_WITHIN_REACH * self.period_s * _BRAKING / np.maximum(speed, 1e-12)).min()))
 
     def _range(self, q: Floats) -> _Near:
         """Joints stay within their range."""
@@ -203,11 +202,10 @@ class CellRows:
             return _NONE
         return _EACH_WAY[near], -self.gain_per_s * np.maximum(left[near], 0.0), np.zeros(int(near.sum()))
 
-    def _closing(self, gaps: Gaps, least_m: float) -> _Near:
-        """Rows of gaps that nothing but the arm closes."""
-        gap, gradient = gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS)
+    def _closing(self, gap: Floats, gradient: Floats, least_m: float) -> _Near:
+        """Rows of gaps ``[P]`` that nothing but the arm closes."""
         allowed = self.gain_per_s * (gap - least_m)
-        near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(-1))
+        near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(1))
         return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(np.count_nonzero(near))
 
     def _drift(self, theirs: Floats, heard: Floats) -> Floats:
@@ -224,7 +222,8 @@ class CellRows:
         reach_m = UR5E.reach_m + self.tool_length_m + UR5E.d_m[5]
         at = np.array([[*made.bases[j][:2], made.bases[j][2] + UR5E.d_m[0]]])
         ball = Body(at, np.zeros((1, 3)), np.array([reach_m]))
-        return self._closing(body_gaps(own, ball), self.arm_gap_m)
+        gaps = body_gaps(own, ball)
+        return self._closing(gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS), self.arm_gap_m)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .arm import N_CAPSULES, Arm
+from .arm import N_CAPSULES, N_JOINTS, Arm
 from .arm_body import ArmBody, Body, shape_of
 from .distance import NO_DISTANCE_M, closest, dot
 
@@ -87,6 +87,19 @@ def look_around(own: ArmBody, peers: Sequence[ArmBody], others: Sequence[Body], 
         moves = [_rates(peer, which[k], t[those][k]) for peer, k in zip(peers, spans, strict=True)]
         theirs = -np.einsum("pjc,pc->pj", np.concatenate(moves), normal[those])
     return Nearness(distance - radius[first] - radius[second], normal, gradient, theirs)
+
+
+def look_down(own: ArmBody, planes: Floats) -> tuple[Floats, Floats]:
+    """Gaps ``[6 P]`` of the arm's capsules, but those that are mounted, to ``planes`` ``[P, 4]`` (unit normal, offset),
+    and their gradients ``[6 P, 6]``, as :func:`~.gaps.plane_gaps` has them one plane at a time."""
+    normal = planes[:, :3].T
+    fall = own.along_m[_MOUNTED:] @ normal  # [6, P]
+    gap = own.start_m[_MOUNTED:] @ normal + np.minimum(fall, 0.0)
+    gap -= planes[:, 3] + own.radius_m[_MOUNTED:, None]
+    gradient = own.along_rates[_MOUNTED:] @ normal  # [6, 6, P]
+    gradient *= (fall < 0.0)[:, None]
+    gradient += own.start_rates[_MOUNTED:] @ normal
+    return gap.reshape(-1), gradient.swapaxes(1, 2).reshape(-1, N_JOINTS)
 
 
 def _rates(arm: ArmBody, which: Indices, share: Floats) -> Floats:

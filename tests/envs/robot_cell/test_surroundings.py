@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from twinloop.envs.robot_cell.arm import UR5E, with_tool
 from twinloop.envs.robot_cell.arm_body import ArmShape, Body, shape_of
 from twinloop.envs.robot_cell.capsules import capsule_ends
-from twinloop.envs.robot_cell.gaps import Gaps, arm_gaps, body_gaps, self_gaps
+from twinloop.envs.robot_cell.gaps import Gaps, arm_gaps, body_gaps, plane_gaps, self_gaps
 from twinloop.envs.robot_cell.kinematics import tool_jacobian, tool_position
-from twinloop.envs.robot_cell.surroundings import look_around, pairs_of
+from twinloop.envs.robot_cell.surroundings import look_around, look_down, pairs_of
 
 Floats = NDArray[np.float64]
 TOOLED = with_tool(UR5E, 0.1)
@@ -90,6 +90,12 @@ def test_all_pairs_at_once_are_the_pairs_one_body_at_a_time(rng: np.random.Gener
     agree(pairs.fixtures, body_gaps(own, fixtures), skip=2)
     agree(pairs.obstacles, body_gaps(own, obstacles))
     agree(pairs.people, body_gaps(own, people))
+    normals = rng.normal(size=(2, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    gap, gradient = look_down(own, np.column_stack((normals, (0.1, -0.2))))
+    planes = [plane_gaps(own, normal, offset) for normal, offset in zip(normals, (0.1, -0.2), strict=True)]
+    np.testing.assert_allclose(gap, np.stack([p.gap_m for p in planes], 1).reshape(-1), atol=1e-12)
+    np.testing.assert_allclose(gradient, np.stack([p.gradient_a for p in planes], 1).reshape(-1, 6), atol=1e-12)
     itself = self_gaps(own, shape_of(TOOLED).self_pairs)
     np.testing.assert_allclose(seen.gap_m[pairs.itself], itself.gap_m, atol=1e-12)
     np.testing.assert_allclose(seen.gradient[pairs.itself], itself.gradient_a, atol=1e-12)
