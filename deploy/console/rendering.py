@@ -15,6 +15,7 @@ from .alarm_book import MARKS, Priority
 from .guard import cookie_name, desk_of, is_tls
 from .live_values import SITE, clock_text
 from .sessions import Session
+from .sheet import unit_text
 from .words import duration_words
 
 FOLDER = Path(__file__).parent
@@ -31,6 +32,7 @@ def _environment() -> Environment:
     )
     environment.filters["clock"] = clock_text
     environment.filters["duration"] = duration_words
+    environment.filters["unit"] = unit_text
     return environment
 
 

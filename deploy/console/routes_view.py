@@ -19,7 +19,7 @@ from .guard import Refused, desk_of, looking
 from .live_values import BAR, bar_place
 from .rendering import render
 from .sessions import Session
-from .sheet import main_signal
+from .sheet import main_signal, unit_text
 from .stream import EVERYTHING
 
 router = APIRouter()
@@ -248,7 +248,8 @@ def _band(request: Request, agent: str, signal: Signal) -> Bar:
     if usual is None:
         return Bar(name, signal, None, None, "no usual band yet")
     low, high = (float(bar_place(v, signal.minimum, signal.maximum)) for v in usual)
-    return Bar(name, signal, low, min(high + 0.5, BAR), f"usually {usual[0]:.4g} to {usual[1]:.4g} {signal.unit}")
+    words = f"usually {usual[0]:.4g} to {usual[1]:.4g} {unit_text(signal)}".strip()
+    return Bar(name, signal, low, min(high + 0.5, BAR), words)
 
 
 def _now(request: Request) -> float:

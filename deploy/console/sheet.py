@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...envs.errors import ConfigurationError, NameplateError
+from ...envs.level_names import level_names
 from ...envs.nameplate import Group, Nameplate, Signal
 from ..station.folder import StationFolder, read_whole
 
@@ -61,9 +62,17 @@ def main_signal(group: Group) -> Signal | None:
     return next(iter(powers or group.measured), None)
 
 
+def unit_text(signal: Signal) -> str:
+    """Its unit; nothing for a pure number and for levels with names."""
+    return "" if signal.unit == "1" or level_names(signal) else signal.unit
+
+
 def number_text(value: Any, signal: Signal) -> str:
-    """A reading with as many decimals as its range is worth, four figures of it."""
+    """A reading with as many decimals as its range is worth, four figures of it; a named level with its name."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return NONE
+    name = level_names(signal).get(round(value)) if value == round(value) else None
+    if name is not None:
+        return f"{value:.0f} {name}"
     figures = 3 - math.floor(math.log10(max(abs(signal.minimum), abs(signal.maximum))))
     return f"{value:.{min(max(figures, 0), 5)}f}"

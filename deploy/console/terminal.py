@@ -16,7 +16,7 @@ from ..station.hearing import Heard, Hearing
 from .alarm_book import MARKS, AlarmBook, Priority
 from .alarm_conditions import conditions_of, missed_pages, silent_condition
 from .live_values import SITE, live_values
-from .sheet import Sheet, main_signal
+from .sheet import Sheet, main_signal, unit_text
 from .site_warnings import SiteWarnings
 from .state_feed import StateFeed
 from .words import heard_words
@@ -109,7 +109,9 @@ def _assets(sheet: Sheet, state: Mapping[str, Any], live: Mapping[str, str], nam
     group = sheet.nameplate.group(name)
     main = main_signal(group)
     table = Table(show_edge=False, pad_edge=False, box=None)
-    for heading in (name, "mode", "who commands", *((f"{main.name}, {main.unit}", "") if main else ()), "why"):
+    unit = unit_text(main) if main else ""
+    shown = (f"{main.name}{', ' if unit else ''}{unit}", "") if main else ()
+    for heading in (name, "mode", "who commands", *shown, "why"):
         table.add_column(heading, justify="left", no_wrap=heading != "why")
     for asset in group.assets:
         agent = f"{name}/{asset}"

@@ -19,7 +19,7 @@ from twinloop.deploy.console.chain_watch import ChainWatch, recent_rows
 from twinloop.deploy.console.live_values import SITE, live_values
 from twinloop.deploy.console.server import check_address
 from twinloop.deploy.console.sessions import ACTS_S, LASTS_S, ROTATES_S, TRIES, TRIES_WINDOW_S, Sessions, Tries
-from twinloop.deploy.console.sheet import Sheet, number_text
+from twinloop.deploy.console.sheet import NONE, Sheet, number_text, unit_text
 from twinloop.deploy.console.state_feed import StateFeed
 from twinloop.deploy.console.stream import Broadcast
 from twinloop.deploy.console.trend import Trend
@@ -102,6 +102,13 @@ def test_a_state_that_says_little_is_shown_as_little() -> None:
 )
 def test_a_number_has_the_figures_that_its_range_is_worth(value: float, high: float, text: str) -> None:
     assert number_text(value, Signal("x", "", 0.0, high)) == text
+
+
+def test_a_named_level_is_shown_with_its_name_and_without_a_unit() -> None:
+    state = Signal("state", "1", 0.0, 2.0, "0 running, 1 blocked, 2 starved")
+    assert [number_text(v, state) for v in (2.0, 0.0, 1.5, None)] == ["2 starved", "0 running", "1.500", NONE]
+    assert unit_text(state) == ""
+    assert unit_text(Signal("power_kw", "kW", 0.0, 5.0)) == "kW"
 
 
 def test_a_viewer_gets_all_once_and_then_what_changed_and_a_slow_one_the_latest() -> None:
