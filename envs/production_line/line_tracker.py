@@ -31,8 +31,9 @@ from .line_plan import Plan, plan_of
 from .machine_beliefs import Beliefs, Counted, Rates
 from .nameplate import CREW, MACHINE
 from .physics import BLOCKED, DOWN, IN_SERVICE, IN_STANDBY, IS_OFF, WARMING
+from .service_beliefs import ServiceBeliefs
 from .told_state import AT, ToldState
-from .tracking import EFFICIENCY, FAILS, PACE, REPAIRS
+from .tracking import EFFICIENCY, FAILS, PACE, REPAIRS, SERVICE
 from .wear_beliefs import PaceBeliefs
 
 Tensor = torch.Tensor
@@ -66,11 +67,15 @@ class LineTracker:
         self._specs = _specs(twin, settings)
         self._told = ToldState(config, self._plan)
         self._beliefs = _beliefs(twin, settings, self._plan.names)
-        self._paces = _paces(twin, settings, self._plan)
+        keep = float(np.exp(-twin.dt_s / settings.memory_s))
+        self._paces = PaceBeliefs(self._plan.machines, _stds(settings, self._plan, PACE), keep)
+        slots = config.slots_per_period
+        self._services = ServiceBeliefs(self._plan.machines, _stds(settings, self._plan, SERVICE), keep, slots)
         n, b = len(self._plan.names), twin.n_replicas
         self._members = torch.arange(b, dtype=torch.int64, device=twin.device) + settings.seed * 1_000_003
-        places = noise.uniform(self._members, torch.zeros_like(self._members), _PLACE_STREAM, 4 * n, torch.float64)
-        self._places = _spread_evenly(places.cpu().numpy().T).reshape(4, n, b)
+        places = noise.uniform(self._members, torch.zeros_like(self._members), _PLACE_STREAM, 5 * n + 2, torch.float64)
+        even = _spread_evenly(places.cpu().numpy().T)
+        self._places, self._common = even[: 5 * n].reshape(5, n, b), even[5 * n :]
         self._step, self._start_hour = 0, config.start_hour[0]
         self._asked = np.zeros(n)
         self._speed = np.ones(n)
@@ -87,6 +92,7 @@ class LineTracker:
         self._step = 0
         self._beliefs.forget(widening)
         self._paces.forget(widening)
+        self._services.forget(widening)
         self._last = np.full_like(self._last, np.nan)
         self.twin.reset(self._members)
         kept = dict(self.twin.snapshot())
@@ -117,6 +123,7 @@ class LineTracker:
         known[odd] = np.nan
         self._beliefs.take(self._counted(known))
         self._paces.take(told, self._last, self._asked)
+        self._services.take(told, self._last, self._asked)
         self._take_over(told, observed.get(CREW))
         self._last = told
         self._set_parameters()
@@ -149,7 +156,7 @@ class LineTracker:
         """All of it, as tensors; :meth:`restore` is the exact inverse."""
         own = {
             f"tracker/belief/{k}": torch.from_numpy(v)
-            for k, v in (self._beliefs.memory() | self._paces.memory()).items()
+            for k, v in (self._beliefs.memory() | self._paces.memory() | self._services.memory()).items()
         }
         own |= {"tracker/step": torch.tensor(self._step), "tracker/last": torch.from_numpy(self._last.copy())}
         own |= {f"tracker/measured/{k}": v.clone() for k, v in self._measured.items()}
@@ -162,6 +169,7 @@ class LineTracker:
         memory = {k.removeprefix("belief/"): v.numpy() for k, v in own.items() if k.startswith("belief/")}
         self._beliefs.recall(memory)
         self._paces.recall(memory)
+        self._services.recall(memory)
         self._measured = {k.removeprefix("measured/"): v.clone() for k, v in own.items() if k.startswith("measured/")}
 
     def _unbalanced(self, told: Floats) -> Bools:
@@ -286,7 +294,8 @@ class LineTracker:
 
     def _set_parameters(self) -> None:
         values = dict(zip((EFFICIENCY, FAILS, REPAIRS), self._beliefs.quantiles(self._places[:3]), strict=True))
-        values[PACE] = self._paces.quantiles(self._places[3])
+        values[PACE] = self._paces.quantiles(self._places[3], self._common[0])
+        values[SERVICE] = self._services.quantiles(self._places[4], self._common[1])
         self.twin.set_parameters(
             {
                 f"{name}{kind}": torch.from_numpy(table[i].copy())
@@ -324,7 +333,7 @@ def _columns(twin: Twin, settings: FilterSettings) -> dict[str, dict[int, float]
 
 
 def _specs(twin: Twin, settings: FilterSettings) -> list[Parameter]:
-    known = {s.name: s for s in twin.parameter_specs if s.name.endswith((EFFICIENCY, FAILS, REPAIRS, PACE))}
+    known = {s.name: s for s in twin.parameter_specs if s.name.endswith((EFFICIENCY, FAILS, REPAIRS, PACE, SERVICE))}
     for name in settings.parameters:
         if name not in known:
             raise ConfigurationError(
@@ -350,7 +359,7 @@ def _beliefs(twin: Twin, settings: FilterSettings, names: tuple[str, ...]) -> Be
     return Beliefs(rates(EFFICIENCY), rates(FAILS), rates(REPAIRS), keep)
 
 
-def _paces(twin: Twin, settings: FilterSettings, plan: Plan) -> PaceBeliefs:
-    priors = [settings.parameters.get(f"{name}{PACE}") for name in plan.names]
-    std = np.array([0.0 if prior is None else prior.std for prior in priors])
-    return PaceBeliefs(plan.machines, std, float(np.exp(-twin.dt_s / settings.memory_s)))
+def _stds(settings: FilterSettings, plan: Plan, kind: str) -> Floats:
+    """``[M]``: prior standard deviations of a kind of parameter, 0 where it is not learnt."""
+    priors = [settings.parameters.get(f"{name}{kind}") for name in plan.names]
+    return np.array([0.0 if prior is None else prior.std for prior in priors])

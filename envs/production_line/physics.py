@@ -139,7 +139,7 @@ class LinePhysics:
             on, resting = on & ~warming, torch.where(warming, self._warming, resting)
             s = s | {"ready_in": (s["ready_in"] - 1).clamp(min=0)}
         if self.upkeep is not None:
-            s = self.upkeep.assign(self.upkeep.work(s), period.first, s["slot"])
+            s = self.upkeep.assign(self.upkeep.work(s), period.first, s["slot"], seeds)
             on, resting = on & ~Upkeep.stops(s), torch.where(s["doing"] != 0, self._off, resting)
         level, passage = s["level"], self._passage
         fed, room = passage.fed(level, structure), s["level"] < structure.capacity

@@ -398,6 +398,10 @@ class SimPyLine:
         """Wait for a crew, and for a spare where the work uses one up; then the work."""
         upkeep = s.machine.upkeep
         assert upkeep is not None  # only stations with upkeep come here
+        if s.failed and s.calls:  # a failure is a call of its own: it comes after those that stand
+            s.calls = False
+            self._queue.remove(s.place)
+            self._tell()
         if not s.calls:
             s.calls, s.called_s = True, self._env.now
             self._queue.append(s.place)

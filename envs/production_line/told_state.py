@@ -108,6 +108,7 @@ class ToldState:
             full = torch.full_like(kind, upkeep.inspection_slots)
             for what, lasts in slots.items():
                 full = torch.where(kind == what, lasts, full)
+            full = (full * state["lasts"][i]).round().clamp(min=1).to(torch.int64)
             state["left"][i] = torch.where(was != NOTHING, state["left"][i].clamp(min=1), full)
             state["doing"][i], state["wants"][i] = kind, kind
         else:

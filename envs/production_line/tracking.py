@@ -1,9 +1,10 @@
 """How a line is tracked by its live twin: what is measured how well, and what its machines may be. No torch here.
 
 Levels, states, ages and crews are told by the plant's controllers and are simply taken over; what has to be learnt is
-what no sensor shows: each machine's efficiency, how often it stops and how long it takes to come up again, and true
-wear between inspections. Counts have conjugate posteriors, so that no ensemble Kalman filter is needed for them, and no
-mixture of members would mean anything: half a part is none (:mod:`.line_tracker`).
+what no sensor shows: each machine's efficiency, how often it stops and how long it takes to come up again, how fast it
+wears, how long work on it takes, and true wear between inspections. Counts have conjugate posteriors, so that no
+ensemble Kalman filter is needed for them, and no mixture of members would mean anything: half a part is none
+(:mod:`.line_tracker`).
 
 A machine of the plant holds the part that it works on and is blocked after it: so are the members.
 """
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 N_MEMBERS = 64
 EFFICIENCY, FAILS, REPAIRS, PACE = "_efficiency_pu", "_fails_pu", "_repairs_pu", "_wear_pace"
-_EFFICIENCY_STD, _RATE_SHARE, _PACE_STD = 0.1, 0.5, 0.3
+SERVICE = "_service_factor"
+_EFFICIENCY_STD, _RATE_SHARE, _PACE_STD, _SERVICE_STD = 0.1, 0.5, 0.3, 0.3
 _STOP_STD, _REPAIR_MEAN, _REPAIR_STD = 0.002, 0.2, 0.4
 """Of machines that are declared without stops: what is expected of them once one has been seen. Worth a quarter of a
 repair, since stops may last a slot or a shift."""
@@ -98,6 +100,8 @@ def _priors(config: LineConfig) -> dict[str, Prior]:
             found[f"{name}{REPAIRS}"] = Prior(std=_RATE_SHARE * model.repairs_pu)
         if machine.upkeep is not None and isinstance(machine.upkeep.wear, WeibullWear | GammaWear):
             found[f"{name}{PACE}"] = Prior(std=_PACE_STD)
+        if machine.upkeep is not None and config.slots_per_period <= machine.upkeep.corrective_slots:
+            found[f"{name}{SERVICE}"] = Prior(std=_SERVICE_STD)
     return found
 
 

@@ -25,7 +25,8 @@ from .structure import Structure, draw_structure
 Tensor = torch.Tensor
 _HOUR_STREAM = 43
 _EFFICIENCY, _FAILS, _REPAIRS, _CAPACITY = "_efficiency_pu", "_fails_pu", "_repairs_pu", "_capacity"
-_PACE = "_wear_pace"
+_PACE, _SERVICE = "_wear_pace", "_service_factor"
+_UPKEEP = {_PACE: "pace", _SERVICE: "lasts"}
 _RATES = {_EFFICIENCY: "efficiency", _FAILS: "fails", _REPAIRS: "repairs"}
 
 
@@ -78,7 +79,7 @@ class ProductionLineTwin:
     def parameter_specs(self) -> tuple[Parameter, ...]:
         """A fixed line's efficiencies and, but of exponential machines, stops and repairs; and its capacities, which
         may be explored; names ``M2_efficiency_pu``, ``M2_fails_pu``, ``M2_repairs_pu``, ``M2_wear_pace``,
-        ``buffer1_capacity``."""
+        ``M2_service_factor``, ``buffer1_capacity``."""
         if not isinstance(self._config.line, FixedLine):
             return ()
         found = [
@@ -95,6 +96,11 @@ class ProductionLineTwin:
             Parameter(f"{name}{_PACE}", "1", 0.01, 100.0, "how fast it wears, of what is declared")
             for name, machine in zip(self._plan.names, self._plan.machines, strict=True)
             if _paced(machine)
+        ]
+        found += [
+            Parameter(f"{name}{_SERVICE}", "1", 0.1, 10.0, "how long work on it takes, of what is declared")
+            for name, machine in zip(self._plan.names, self._plan.machines, strict=True)
+            if machine.upkeep is not None
         ]
         least = 0.0 if self._config.blocking == "after" else 1.0
         found += [
@@ -121,11 +127,12 @@ class ProductionLineTwin:
             same = given == self._parameters[name]  # a row that is given what it has keeps every bit
             self._parameters[name] = given
             kind = next((k for k in rates if name.endswith(k)), "")
-            if name.endswith(_PACE):
-                i = self._plan.names.index(name.removesuffix(_PACE))
-                pace = self._state["pace"].clone()
-                pace[i] = torch.where(same, pace[i], given.to(torch.float64))
-                self._state = self._state | {"pace": pace}
+            upkeep = next((k for k in _UPKEEP if name.endswith(k)), "")
+            if upkeep:
+                i = self._plan.names.index(name.removesuffix(upkeep))
+                rows = self._state[_UPKEEP[upkeep]].clone()
+                rows[i] = torch.where(same, rows[i], given.to(torch.float64))
+                self._state = self._state | {_UPKEEP[upkeep]: rows}
             elif kind:
                 i = self._plan.names.index(name.removesuffix(kind))
                 rates[kind][i] = torch.where(same, rates[kind][i], given.to(torch.float64))
@@ -140,9 +147,11 @@ class ProductionLineTwin:
         s = self._structure
         kinds = (_EFFICIENCY,) if self._config.is_exponential else tuple(_RATES)
         found = {f"{n}{kind}": getattr(s, _RATES[kind])[i] for i, n in enumerate(self._plan.names) for kind in kinds}
-        if "pace" in self._state:
-            wears = zip(self._plan.names, self._plan.machines, self._state["pace"], strict=True)
-            found |= {f"{name}{_PACE}": row for name, machine, row in wears if _paced(machine)}
+        if self._plan.wears:
+            for i, (name, machine) in enumerate(zip(self._plan.names, self._plan.machines, strict=True)):
+                if machine.upkeep is not None:
+                    found |= {f"{name}{_PACE}": self._state["pace"][i]} if _paced(machine) else {}
+                    found[f"{name}{_SERVICE}"] = self._state["lasts"][i]
         found |= {f"buffer{k + 1}{_CAPACITY}": row for k, row in enumerate(s.capacity)}
         return {name: value.to(self._dtype) for name, value in found.items()}
 
@@ -159,8 +168,9 @@ class ProductionLineTwin:
                 structure = self._structure
             else:
                 structure = self._with(**_put(_table(self._structure), _table(structure), target))
-            if "pace" in state:
-                state["pace"] = self._state["pace"][:, target]
+            for kept in _UPKEEP.values():
+                if kept in state:
+                    state[kept] = self._state[kept][:, target]
             self._state = _put(self._state, state, target)
             self._structure = structure
             self._seeds = self._seeds.index_copy(0, target, given)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from .. import noise
 from .config import GammaWear, LineConfig, WeibullWear
 from .crew import crews_given, spares_taken
 from .gamma_table import GammaTable
@@ -17,6 +18,7 @@ from .staged import Stages
 Tensor = torch.Tensor
 State = dict[str, Tensor]
 
+_LASTS_STREAM = 44
 NOTHING, PREVENTIVE, CORRECTIVE, INSPECTION = range(4)
 """What a machine waits for, or what is done to it; the first three after 0 are also what may be asked for, save
 ``CORRECTIVE``, which failures ask for."""
@@ -69,6 +71,7 @@ class Upkeep:
             "age": zeros(torch.float64),
             "wear": zeros(torch.float64),
             "pace": torch.ones(n, lanes, dtype=torch.float64, device=self._device),
+            "lasts": torch.ones(n, lanes, dtype=torch.float64, device=self._device),
             "seen_wear": zeros(torch.float64),
             "seen_age": zeros(torch.float64),
             "failed": zeros(torch.bool),
@@ -92,8 +95,11 @@ class Upkeep:
         begins = open_to & (wants != NOTHING) & (s["wants"] == NOTHING)
         return s | {"wants": wants, "since": torch.where(begins, now, s["since"])}
 
-    def assign(self, s: State, first: Tensor, now: Tensor) -> State:
-        """Send free crews to waiting machines; ``first`` ``[L]``: the dispatcher's choice, from 1, 0 for none."""
+    def assign(self, s: State, first: Tensor, now: Tensor, seeds: Tensor) -> State:
+        """Send free crews to waiting machines; ``first`` ``[L]``: the dispatcher's choice, from 1, 0 for none.
+
+        Work takes ``lasts`` times the declared slots, up or down to whole ones by a draw that keeps the mean.
+        """
         waiting = (s["wants"] != NOTHING) & (s["doing"] == NOTHING)
         if not waiting.any():
             return s
@@ -106,6 +112,9 @@ class Upkeep:
         if self.stages:  # who comes to service a machine that has failed unnoticed repairs it
             kind = torch.where((kind == PREVENTIVE) & s["failed"], CORRECTIVE, kind)
         left, cost = (_of_kind(kind, table) for table in (self._slots, self._costs))
+        left = left * s["lasts"]
+        if (left != left.floor()).any():
+            left = (left + noise.uniform(seeds, now, _LASTS_STREAM, len(left), torch.float64).T).floor()
         after = s | {
             "doing": torch.where(given, kind, s["doing"]),
             "left": torch.where(given, left.to(torch.int64), s["left"]),

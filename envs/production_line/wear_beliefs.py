@@ -3,6 +3,10 @@
 A Weibull life of shape ``k`` that runs ``pace`` times as fast has ``pace^k`` times the cumulative hazard, so that
 failures over the hazard that was worked through give ``pace^k`` a Gamma posterior, whatever was renewed before.
 Increments of a gamma process between two looks, whose scale is ``pace`` times the declared one, give ``1 / pace`` one.
+
+What makes one machine of a line wear faster makes the others too, and each alone fails too seldom to tell: half of the
+prior's variance is common to all machines. The common pace has a posterior on a grid, by the marginal likelihood of
+counts, and each machine's own is conjugate given it (Gelman et al. 2013, "Bayesian Data Analysis", section 5.3).
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from .told_state import AT
 
 Floats = NDArray[np.float64]
 _DOWN, _IN_SERVICE = 3, 7
+_SHARED = 0.5
+_GRID = np.linspace(-4.0, 4.0, 81)
+"""Of the common pace's logarithm, in standard deviations of its prior."""
 
 
 class PaceBeliefs:
@@ -49,13 +56,32 @@ class PaceBeliefs:
             elif isinstance(wear, GammaWear):
                 self._counts[:, i] += _worn(wear, told[i], before[i])
 
-    def quantiles(self, u: Floats) -> Floats:
-        """Paces ``[M, B]`` at the probabilities ``u`` ``[M, B]``, 1 for machines of which nothing is learnt."""
-        std = self._widening * np.where(self.learns, self._std, 1.0) * np.abs(self._power)
-        own = 1.0 / std**2
-        rate = gammaincinv((own + self._counts[0])[:, None], u) / (own + self._counts[1])[:, None]
+    def quantiles(self, u: Floats, shared: Floats) -> Floats:
+        """Paces ``[M, B]`` at the probabilities ``u`` ``[M, B]`` of the machines' own shares and ``shared`` ``[B]`` of
+        what they have in common; 1 for machines of which nothing is learnt. One machine alone shares with nobody."""
+        std = self._widening * np.where(self.learns, self._std, 1.0)
+        common = np.ones(len(shared))
+        if self.learns.sum() > 1:
+            common = self._common(np.sqrt(1.0 - _SHARED) * std, shared)
+            std = np.sqrt(1.0 - _SHARED) * std
+        own = 1.0 / (std * np.abs(self._power)) ** 2
+        prior = own[:, None] / common ** self._power[:, None]
+        rate = gammaincinv((own + self._counts[0])[:, None], u) / (prior + self._counts[1][:, None])
         pace = np.maximum(rate, 1e-9) ** (1.0 / self._power)[:, None]
         return np.where(self.learns[:, None], np.clip(pace, 0.01, 100.0), 1.0)
+
+    def _common(self, own_std: Floats, shared: Floats) -> Floats:
+        """The common pace ``[B]`` at the probabilities ``shared`` ``[B]``."""
+        of = self.learns
+        std = self._widening * np.sqrt(_SHARED * float((self._std[of] ** 2).mean()))
+        own = (1.0 / (own_std * np.abs(self._power)) ** 2)[of, None]
+        prior = own / np.exp(self._power[of, None] * std * _GRID)
+        events, through = self._counts[0][of, None], self._counts[1][of, None]
+        # of a Gamma(own, prior) rate, having seen so many events through so much: negative binomial
+        log = -0.5 * _GRID**2 + (own * np.log(prior) - (own + events) * np.log(prior + through)).sum(0)
+        weight = np.exp(log - log.max())
+        below = np.cumsum(weight) - 0.5 * weight
+        return np.asarray(np.exp(std * np.interp(shared, below / weight.sum(), _GRID)))
 
     def memory(self) -> dict[str, Floats]:
         """All of it; :meth:`recall` is the exact inverse."""

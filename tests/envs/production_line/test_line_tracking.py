@@ -194,7 +194,7 @@ def test_the_pace_of_wear_is_the_posterior_of_its_counts() -> None:
     own = 1.0 / (0.3 * wear.shape) ** 2
     u = np.array([[0.1, 0.5, 0.9]])
     expected = stats.gamma(own + 3, scale=1.0 / (own + sum((life / 100.0) ** 2 for life in lives))).ppf(u) ** 0.5
-    assert beliefs.quantiles(u) == pytest.approx(expected, rel=1e-9)
+    assert beliefs.quantiles(u, u[0]) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_fleet_that_wears_fast_is_seen_to() -> None:
