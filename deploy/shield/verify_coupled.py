@@ -80,11 +80,17 @@ class Wall(NamedTuple):
 
 
 class OwnRows(NamedTuple):
-    """Rows on each asset's own ``width`` commands, and by asset the place of its first."""
+    """Rows on each asset's own ``width`` commands, and by asset the place of its first; one asset's stand behind the
+    other's, in ``span``."""
 
     constraint: RowsConstraint
     first: tuple[int, ...]
     width: int
+    span: slice
+
+    def table(self, values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Their commands ``[N, A]`` of all commands of the site."""
+        return np.array(values[self.span], dtype=np.float64).reshape(len(self.first), self.width)
 
 
 class CoupledCheck:
@@ -283,7 +289,8 @@ def _behind(
 
 def _own_rows(declaration: Declaration, c: RowsConstraint, place: Mapping[tuple[str, int], Asset]) -> OwnRows:
     group = declaration.nameplate.group(c.group)
-    return OwnRows(c, tuple(place[c.group, i].first for i in range(group.n_assets)), len(group.commanded))
+    width, first = len(group.commanded), tuple(place[c.group, i].first for i in range(group.n_assets))
+    return OwnRows(c, first, width, slice(first[0], first[0] + width * len(first)))
 
 
 def _over(
@@ -292,8 +299,7 @@ def _over(
     """Whether every asset keeps its rows at the measured state."""
     if measured is None:
         return False
-    applied = np.array([before[first : first + r.width] for first in r.first], dtype=np.float64)
-    terms = r.constraint.rows(measured, applied)
+    terms = r.constraint.rows(measured, r.table(before))
     doubtful = _doubtful(r, terms.control, terms.least, values)
     if doubtful is not None:
         return all(
@@ -320,7 +326,7 @@ def _doubtful(r: OwnRows, control: Any, least: Any, values: Sequence[float]) -> 
         return None
     if control.shape != (n, control.shape[1], r.width) or least.shape != control.shape[:2]:
         return None
-    sent = np.array([values[first : first + r.width] for first in r.first], dtype=np.float64)
+    sent = r.table(values)
     # by Cauchy and Schwarz no sum of products has larger ones; so asked, NaN and infinity are no yes
     if not float(np.vdot(control, control)) * float(np.vdot(sent, sent)) <= _LARGEST_PRODUCT**2:
         return None
