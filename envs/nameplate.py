@@ -30,8 +30,8 @@ class Signal:
     ``minimum`` and ``maximum`` are in ``unit``. For a commanded signal, ``neutral`` is the value that
     hands the asset back to its own controller, ``rate_limit_per_s`` is in ``unit`` per second, and
     ``levels`` lists the allowed values of a discrete command. ``tag`` is the address part used by
-    protocol servers, ``circular`` marks angles that wrap at ``maximum``. A description such as "0 off, 1 stand-by, 2 on"
-    names levels (:mod:`.level_names`): people read names.
+    protocol servers, ``circular`` marks angles that wrap at ``maximum``. A description such as "0 off, 1 on"
+    names levels (:mod:`.level_names`), which people then read.
     """
 
     name: str
