@@ -20,8 +20,10 @@ from ...deploy.decider import Decider, PolicyState, Question, Ticket
 from ...deploy.drivers import local_wire as wire
 from ...deploy.journal import Journal
 from ...deploy.shield import Decision, Mode, Shield, ShieldSettings
+from ...deploy.shield.monitors import Monitor
 from ...deploy.shield.orders import Orders
 from ...deploy.transition import observed
+from ...deploy.watching import watch
 from ...envs.constraint import RowsConstraint, RowTerms, declare
 from ...envs.nameplate import Nameplate
 from ...envs.plant import Arrays
@@ -64,10 +66,11 @@ class ArmProcess:
         self.rows = cell_rows(config)
         timed = _TimedRows(self.rows, self.parts)
         safe = cell_safe_states(config)
-        self._shield = _TimedShield(declare(nameplate, (RowsConstraint("gaps", ARM, timed),), safe), self.parts)
         self._own = frozenset({nameplate.agents[self.arm]})
         policy = load_artifact(artifact, nameplate, own=self._own)
         policy.encoders = {name: _TimedEncoder(e, self.parts) for name, e in policy.encoders.items()}
+        declaration = declare(nameplate, (RowsConstraint("gaps", ARM, timed),), safe)
+        self._shield = _TimedShield(declaration, self.parts, watch(declaration, policy, lambda _: None))
         self._journal = _TimedJournal(journal, self.parts)
         self._decider = Decider(
             _TimedPolicy(policy, self.parts), self._shield, self._journal, nameplate,
@@ -161,9 +164,10 @@ class _TimedRows:
 
 
 class _TimedShield(Shield):
-    def __init__(self, declaration: Any, parts: Parts) -> None:
+    def __init__(self, declaration: Any, parts: Parts, monitors: Sequence[Monitor]) -> None:
         self._parts = parts
-        super().__init__(declaration, settings=ShieldSettings(advises=False))  # as `run --assets` has it
+        # as `run --assets` has it
+        super().__init__(declaration, settings=ShieldSettings(advises=False), monitors=monitors)
 
     def guard(self, *told: Any, **more: Any) -> Any:
         with self._parts.of("guard of inputs"):

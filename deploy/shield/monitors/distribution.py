@@ -89,6 +89,11 @@ class NearestNeighbours:
     def n_features(self) -> int:
         return len(self.spread)
 
+    @cached_property
+    def _squares(self) -> Floats:
+        found: Floats = (self.stored**2).sum(-1)
+        return found
+
     @staticmethod
     def fit(rows: Floats, k: int = 5) -> NearestNeighbours:
         """Of ``rows`` ``[n, F]``, evenly thinned to at most 1,024."""
@@ -98,7 +103,7 @@ class NearestNeighbours:
 
     def __call__(self, rows: Floats) -> Floats:
         scaled = rows / self.spread
-        square = (scaled**2).sum(-1)[:, None] - 2.0 * scaled @ self.stored.T + (self.stored**2).sum(-1)
+        square = (scaled**2).sum(-1)[:, None] - 2.0 * (scaled @ self.stored.T) + self._squares
         square = np.where(np.isnan(square), np.inf, square)
         found: Floats = np.sqrt(np.maximum(np.partition(square, self.k - 1, axis=-1)[:, self.k - 1], 0.0))
         return found
@@ -198,7 +203,7 @@ class DistributionMonitor:
 
     def p_values(self, memory: Memory, seen: Seen) -> tuple[dict[str, NDArray[Any]], dict[str, Floats]]:
         """What is remembered after this reading, and how odd each asset's features are, ``[N]`` a group: small where
-        nothing alike was seen."""
+        nothing alike was seen, 1 where the policy does not answer."""
         after: dict[str, NDArray[Any]] = dict(memory)
         found: dict[str, Floats] = {}
         for name, fitted in self.calibration.items():
@@ -210,5 +215,10 @@ class DistributionMonitor:
                 self.encoders[name], measured, statics, present, kept, self.nameplate.period_s, asked
             )
             after |= {prefix + k: a for k, a in new.items()}
-            found[name] = p_values(fitted.score(np.asarray(features[0], np.float64)), fitted.calibration)
+            rows = np.asarray(features[0], np.float64)
+            if asked is None:
+                found[name] = p_values(fitted.score(rows), fitted.calibration)
+            else:
+                found[name] = np.ones(len(rows))
+                found[name][asked] = p_values(fitted.score(rows[asked]), fitted.calibration)
         return after, found
