@@ -29,11 +29,13 @@ from .config import (
     GeometricMachine,
     LineConfig,
     Machine,
+    StagedWear,
     WeibullWear,
 )
 from .nameplate import CREW, MACHINE, line_nameplate
 from .plant_config import LinePlantConfig
 from .plant_faults import Sensors, Troubles
+from .plant_stages import StagedDamage
 
 Floats = NDArray[np.float64]
 Events = Generator[simpy.Event, Any, None]
@@ -64,6 +66,7 @@ class _Station:
         self.warm_at_s = self.called_s = 0.0
         self.mode_since_s = -math.inf
         self.troubles = Troubles((), place, rng)
+        self.damage: StagedDamage | None = None
 
     def power_kw(self) -> float:
         """Drawn in the present state."""
@@ -94,8 +97,6 @@ class SimPyLine:
     def __init__(self, config: LineConfig, plant_config: LinePlantConfig) -> None:
         if not isinstance(config.line, FixedLine):
             raise ConfigurationError("line: kind 'random' is many lines, a plant is one: give kind 'fixed'")
-        if any(m.upkeep is not None and m.upkeep.wear.kind == "staged" for m in config.line.machines):
-            raise ConfigurationError("wear: kind 'staged' exists in the twin alone; give the plant weibull or gamma")
         self._config, self._settings = config, plant_config
         self._nameplate = line_nameplate(config)
         line = config.line
@@ -127,9 +128,14 @@ class SimPyLine:
         for station in self._stations:
             own = np.random.default_rng(troubled[station.place])
             station.troubles = Troubles(plant_config.faults, station.place, own)
+            upkeep = station.machine.upkeep
+            if upkeep is not None and isinstance(upkeep.wear, StagedWear):
+                station.damage = StagedDamage(upkeep.wear, station.troubles.wear_factor, station.rng)
             self._renew(station)
             station.next_failure_s = self._failure_gap_s(station)
             self._env.process(self._run(station))
+        beliefs = [len(s.damage.belief) for s in self._stations if s.damage is not None]
+        self._n_beliefs = max(beliefs, default=0)
         self._apply()
         self._measure()
 
@@ -368,6 +374,8 @@ class SimPyLine:
         upkeep = s.machine.upkeep
         s.age_slots = s.seen_age = s.wear = s.seen_wear = 0.0
         s.failed = False
+        if s.damage is not None:
+            s.damage.renew()
         if upkeep is not None and isinstance(upkeep.wear, WeibullWear):
             life = upkeep.wear.scale_slots * float(s.rng.weibull(upkeep.wear.shape))
             s.life_slots = life / s.troubles.wear_factor
@@ -381,10 +389,16 @@ class SimPyLine:
             shape = upkeep.wear.shape_per_slot * s.troubles.wear_factor
             s.wear += float(s.rng.gamma(shape, upkeep.wear.scale))
             s.failed = s.wear >= upkeep.wear.failure_level
+        elif isinstance(upkeep.wear, StagedWear):
+            assert s.damage is not None  # made with the station
+            s.service_cost += upkeep.wear.unnoticed_cost * s.damage.silent
+            s.failures += s.damage.work()
+            s.wear = float(s.damage.stage)
+            s.failed = s.damage.failed and not s.damage.silent
         else:
             s.failed = s.age_slots >= s.life_slots
         if s.failed:
-            s.failures += 1
+            s.failures += s.damage is None
             yield from self._serviced(s)
 
     def _takes_service(self, s: _Station) -> bool:
@@ -412,7 +426,7 @@ class SimPyLine:
         self._free -= 1
         s.calls = False
         looks = self._only_looks(s)
-        if s.failed:
+        if s.failed or (s.damage is not None and s.damage.failed and not looks):  # it may be found in a service
             slots, cost = upkeep.corrective_slots, upkeep.corrective_cost
         elif looks:
             slots, cost = upkeep.inspection_slots, upkeep.inspection_cost
@@ -427,11 +441,14 @@ class SimPyLine:
         yield self._env.timeout(slots * self._config.slot_s * s.troubles.repair_factor)
         self._free += 1
         if looks:
-            s.seen_wear, s.seen_age = s.wear, s.age_slots
+            s.seen_wear, s.seen_age = s.wear if s.damage is None else float(s.damage.look()), s.age_slots
+            s.failed = s.damage is not None and s.damage.failed
         else:
             self._renew(s)
         s.service = 0  # once asked, once done
         self._tell()
+        if s.failed:  # an inspection has found it
+            yield from self._serviced(s)
 
     def _only_looks(self, s: _Station) -> bool:
         return s.service == 2 and not s.failed
@@ -468,7 +485,7 @@ class SimPyLine:
             room = [max(0, self._capacity[k] - self._level[k]) for k in self._behind[s.place]]
             shares = s.seconds / dt_s
             upkeep = s.machine.upkeep
-            scale = upkeep.wear.failure_level if upkeep and isinstance(upkeep.wear, GammaWear) else 1.0
+            scale = upkeep.wear.failure_level if upkeep and not isinstance(upkeep.wear, WeibullWear) else 1.0
             power = s.energy_kws / dt_s * (1.0 + noise * self._rng.standard_normal())
             rows.append((
                 float(s.state), float(min(level, default=_PLENTY)), float(min(room, default=_PLENTY)),
@@ -486,6 +503,8 @@ class SimPyLine:
         """What a machine is told of the crews, and how long it has had its mode."""
         limits = self._config.limits
         tags = [float(self._free), float(len(self._queue))] if CREW in self._commands else []
+        believed = [] if s.damage is None else s.damage.belief.tolist()
+        tags += believed + [0.0] * (self._n_beliefs - len(believed))
         if limits.on_slots or limits.rest_slots:
             tags.append(min(1e9, (self._env.now - s.mode_since_s) / self._config.slot_s))
         return tags

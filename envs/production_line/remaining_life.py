@@ -8,6 +8,10 @@ a chance to fail within it no higher. Of a machine that has not failed:
   not passed ``L`` yet exactly if it is below it now, and ``P = 1 - F(L - w; c (g + h)) / F(L - w; c g)`` with ``F`` the
   gamma distribution (van Noortwijk 2009, RESS 94:2-21, section 4; the condition that it has not failed is ours). Exact
   slot by slot.
+* Damage in stages, believed to be in each with ``b`` of those that work: ``P = 1 - b T^h 1`` with ``T`` the chances to
+  stay and to go on among them, the first passage of a discrete phase-type life (Neuts 1981, "Matrix-Geometric
+  Solutions", section 2.2). What may have failed unnoticed has. It needs the chances to advance, which are no tag of the
+  machine: of a configuration's machines alone, not in :func:`chance_within`.
 
 :func:`chance_within` runs on numpy and on torch alike; the rest is numpy. No wear but what is measured enters, save in
 :func:`of_members`, which takes that of a live twin's members.
@@ -16,7 +20,7 @@ a chance to fail within it no higher. Of a machine that has not failed:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,9 +29,9 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigurationError, MissingExtraError
 from ..prognosis.estimate import Estimate
-from .config import FixedLine, GammaWear, LineConfig
+from .config import FixedLine, GammaWear, LineConfig, StagedWear
 from .line_plan import plan_of
-from .nameplate import HIDDEN, MACHINE, MEASURED, UPKEEP_STATICS, upkeep_statics
+from .nameplate import HIDDEN, MACHINE, MEASURED, UPKEEP_MEASURED, UPKEEP_STATICS, upkeep_statics
 
 if TYPE_CHECKING:
     from ..twin import Readings, Twin
@@ -47,6 +51,10 @@ _WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
 _PACE, _WEAR = "_wear_pace", [signal.name for signal in HIDDEN].index("wear")
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
 _TOLD = {signal.name: k for k, signal in enumerate(UPKEEP_STATICS)}
+BELIEFS_AT = len(MEASURED + UPKEEP_MEASURED)
+"""The first of a reading's beliefs of damage in stages, where a line has any."""
+Staged = Mapping[int, StagedWear]
+"""Machines whose damage is in stages, by their place among those that wear."""
 
 
 def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array:
@@ -77,6 +85,21 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     return xp.clip(xp.where(failed & (kind > 0), xp.ones_like(found), found), 0.0, 1.0)
 
 
+def staged_chance(wear: StagedWear, belief: Floats, horizon_slots: float) -> Floats:
+    """Chance ``[...]`` to have failed after so many whole slots of work, by what is believed now ``[..., S]`` of its
+    stages, the failed one last."""
+    advance = np.array(wear.advance_pu, dtype=np.float64)
+    stays = np.diag(1.0 - advance) + np.diag(advance[:-1], 1)
+    lives = np.linalg.matrix_power(stays, int(horizon_slots)).sum(1)
+    return np.asarray(np.clip(1.0 - belief[..., :-1] @ lives, 0.0, 1.0))
+
+
+def staged_of(config: LineConfig) -> dict[int, StagedWear]:
+    """The machines of a fixed line whose damage is in stages, by their place among those that wear."""
+    kept = [m.upkeep for m in plan_of(config).machines if m.upkeep is not None]
+    return {k: upkeep.wear for k, upkeep in enumerate(kept) if isinstance(upkeep.wear, StagedWear)}
+
+
 def planning_horizon_slots(wear: Floats) -> float:
     """A share of the shortest mean life, in slots of work, of machines with ``UPKEEP_STATICS`` ``[n, 5]``."""
     return max(1.0, round(HORIZON_SHARE * float(wear[wear[..., 0] > 0, _TOLD["mean_life_slots"]].min())))
@@ -91,7 +114,7 @@ def remaining_life(
     that is not positive.
     """
     rows, names, wear = wearing(config)
-    return estimate(names, np.asarray(measured, dtype=np.float64)[rows], wear, horizon_slots, level)
+    return estimate(names, np.asarray(measured, dtype=np.float64)[rows], wear, horizon_slots, level, staged_of(config))
 
 
 def of_replicas(
@@ -127,18 +150,28 @@ def of_members(
     levels = np.array([_failure_level(config, int(k)) for k in rows])
     told[..., _AT["seen_wear_pu"]] = np.where(gamma, np.asarray(wear)[:, rows] / levels, told[..., _AT["seen_wear_pu"]])
     told[..., _AT["seen_ago_slots"]] = np.where(gamma, 0.0, told[..., _AT["seen_ago_slots"]])
+    staged = staged_of(config)
+    for k, law in staged.items():  # a member holds its machine for in one stage
+        n = len(law.advance_pu)
+        stage = np.clip(np.asarray(wear)[:, rows[k]], 0, n).astype(np.int64)
+        told[:, k, BELIEFS_AT : BELIEFS_AT + n + 1] = np.eye(n + 1)[stage]
     if pace is not None:  # the scale of a life over it, or that of a gamma process' steps times it
         speed, statics = np.asarray(pace)[:, rows], np.repeat(statics[None], len(told), 0)
         statics[..., _TOLD["mean_life_slots"]] /= speed
         statics[..., _TOLD["wear_shape"]] /= np.where(gamma, speed, 1.0)
-    return estimate(names, told, statics, horizon_slots, level)
+    return estimate(names, told, statics, horizon_slots, level, staged)
 
 
 def estimate(
-    names: tuple[str, ...], measured: Floats, wear: Floats, horizon_slots: float | None = None, level: float = LEVEL
+    names: tuple[str, ...],
+    measured: Floats,
+    wear: Floats,
+    horizon_slots: float | None = None,
+    level: float = LEVEL,
+    staged: Staged | None = None,
 ) -> Estimate:
     """Of machines by readings ``[n, O]`` and ``UPKEEP_STATICS`` ``[n, 5]``; a mixture has ``[K, n, O]``, and may have
-    ``[K, n, 5]``."""
+    ``[K, n, 5]``. ``staged``: those whose damage is in stages; their readings have beliefs."""
     if horizon_slots is None:
         horizon_slots = planning_horizon_slots(wear)
     if not (0 < horizon_slots < ENDLESS_SLOTS and 0 < level < 1):
@@ -148,7 +181,11 @@ def estimate(
         )
 
     def chance(slots: Floats | float) -> Floats:
-        found = np.asarray(chance_within(measured, wear, slots))
+        found = np.array(chance_within(measured, wear, slots))
+        for k, law in (staged or {}).items():
+            n, horizon = len(law.advance_pu), float(np.broadcast_to(slots, len(names))[k])
+            belief = measured[..., k, BELIEFS_AT : BELIEFS_AT + n + 1]
+            found[..., k] = np.where(found[..., k] == 1.0, 1.0, staged_chance(law, belief, horizon))
         return found.mean(0) if found.ndim == 2 else found
 
     tail = (1.0 - level) / 2.0

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
-from .config import FixedLine, GammaWear, LineConfig
+from .config import FixedLine, GammaWear, LineConfig, StagedWear, WeibullWear
 from .line_plan import Plan
 from .nameplate import CREW_MEASURED, MEASURED
 from .physics import BLOCKED, DOWN, IN_SERVICE, IN_STANDBY, IS_OFF, ON, RUNNING, STARVED, WARMING
+from .remaining_life import BELIEFS_AT
 from .upkeep import CORRECTIVE, INSPECTION, NOTHING, PREVENTIVE
 
 Tensor = torch.Tensor
@@ -98,7 +99,7 @@ class ToldState:
         now, waits = round(row[AT["state"]]), row[AT["waits_for_crew"]] > 0.5
         wear = upkeep.wear
         age, ago = row[AT["age_slots"]], row[AT["seen_ago_slots"]]
-        seen = row[AT["seen_wear_pu"]] * (wear.failure_level if isinstance(wear, GammaWear) else 1.0)
+        seen = row[AT["seen_wear_pu"]] * (1.0 if isinstance(wear, WeibullWear) else wear.failure_level)
         wanted = INSPECTION if asked > 1.5 else PREVENTIVE
         if now == IN_SERVICE:
             was = state["doing"][i]
@@ -121,6 +122,19 @@ class ToldState:
         state["age"][i], state["seen_wear"][i], state["seen_age"][i] = age, seen, age - ago
         if isinstance(wear, GammaWear) and not bool(state["failed"][i].any()):
             state["wear"][i] = torch.from_numpy(true_wear(wear, seen, ago, u, state["pace"][i].numpy()))
+        if isinstance(wear, StagedWear):
+            self._take_stages(state, i, wear, row[BELIEFS_AT : BELIEFS_AT + len(wear.advance_pu) + 1], u)
+
+    @staticmethod
+    def _take_stages(state: State, i: int, wear: StagedWear, belief: Floats, u: Floats) -> None:
+        """True stages are drawn from what the controller believes; an unannounced failure may be among them."""
+        last = len(wear.advance_pu)
+        known = state["failed"][i] & (state["wants"][i] == CORRECTIVE)
+        drawn = torch.from_numpy(np.minimum(np.searchsorted(np.cumsum(belief), u), last).astype(np.float64))
+        state["wear"][i] = torch.where(known, float(last), drawn)
+        state["belief"][: last + 1, i] = torch.from_numpy(belief)[:, None]
+        state["silent"][i] = ~known & (state["wear"][i] >= last)
+        state["failed"][i] = known | state["silent"][i]
 
 
 def holds_part(told: Floats) -> Bools:

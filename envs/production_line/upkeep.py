@@ -18,7 +18,7 @@ from .staged import Stages
 Tensor = torch.Tensor
 State = dict[str, Tensor]
 
-_LASTS_STREAM = 44
+_LASTS_STREAM = 45
 NOTHING, PREVENTIVE, CORRECTIVE, INSPECTION = range(4)
 """What a machine waits for, or what is done to it; the first three after 0 are also what may be asked for, save
 ``CORRECTIVE``, which failures ask for."""

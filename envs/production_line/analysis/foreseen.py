@@ -11,7 +11,7 @@ from ...diagnosis import History
 from ...prognosis.estimate import Estimate
 from ..config import LineConfig
 from ..nameplate import MACHINE, MEASURED
-from ..remaining_life import estimate, wearing
+from ..remaining_life import BELIEFS_AT, estimate, staged_of, wearing
 
 READ = ("state", "age_slots", "seen_wear_pu", "seen_ago_slots", "waits_for_crew")
 
@@ -34,7 +34,9 @@ class Foreseen:
 def foresee(config: LineConfig, history: History | None, horizon_slots: float | None, alarm_chance: float) -> Foreseen:
     """Raises :class:`ConfigurationError` where no machine wears. A machine without one good reading counts as new."""
     rows, names, wear = wearing(config)
-    told = np.zeros((len(rows), len(MEASURED)))
+    staged = staged_of(config)
+    told = np.zeros((len(rows), BELIEFS_AT + max((len(w.advance_pu) + 1 for w in staged.values()), default=0)))
+    told[:, BELIEFS_AT : BELIEFS_AT + 1] = 1.0  # new, and known to be
     ago = None
     if history is not None:
         at = [k for k, signal in enumerate(MEASURED) if signal.name in READ]
@@ -43,7 +45,7 @@ def foresee(config: LineConfig, history: History | None, horizon_slots: float | 
         n_periods = len(values)
         last = np.where(good.any(0), n_periods - 1 - good[::-1].argmax(0), -1)
         known = last >= 0
-        told[known] = values[last[known], np.flatnonzero(known)][:, : len(MEASURED)]
+        told[known] = values[last[known], np.flatnonzero(known)][:, : told.shape[1]]
         told = np.where(np.isfinite(told), told, 0.0)
         ago = np.where(known, n_periods - 1 - last, -1)
-    return Foreseen(estimate(names, told, wear, horizon_slots), alarm_chance, ago)
+    return Foreseen(estimate(names, told, wear, horizon_slots, staged=staged), alarm_chance, ago)

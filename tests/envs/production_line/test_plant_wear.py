@@ -16,7 +16,9 @@ from twinloop.envs.production_line.config import (
     LineConfig,
     Machine,
     Service,
+    StagedWear,
     Upkeep,
+    Wear,
     WeibullWear,
 )
 from twinloop.envs.production_line.nameplate import CREW, HIDDEN, MACHINE, MEASURED, line_nameplate
@@ -28,13 +30,14 @@ from twinloop.envs.twin import Observation
 
 AT = {s.name: k for k, s in enumerate(MEASURED)}
 COST = [s.name for s in HIDDEN].index("service_cost")
-WEARS: dict[str, WeibullWear | GammaWear] = {
+WEARS: dict[str, Wear] = {
     "weibull": WeibullWear(shape=2.5, scale_slots=50.0),
     "gamma": GammaWear(shape_per_slot=0.25, scale=1.0, failure_level=10.0),
+    "staged": StagedWear(advance_pu=(0.05, 0.08, 0.1)),
 }
 
 
-def fleet(wear: WeibullWear | GammaWear, n: int, crews: int, **upkeep: float) -> LineConfig:
+def fleet(wear: Wear, n: int, crews: int, **upkeep: float) -> LineConfig:
     """Machines side by side, a slot a period."""
     chosen = {"preventive_slots": 3, "corrective_slots": 9, "preventive_cost": 2.0, "corrective_cost": 6.0} | upkeep
     machine = Machine(model=BernoulliMachine(efficiency_pu=1.0), upkeep=Upkeep.model_validate({"wear": wear, **chosen}))
