@@ -21,6 +21,8 @@ from .nameplate import CREW, CREW_MEASURED, HELD, MACHINE
 Array = Any
 _N_STATES, _DOWN, _WARMING, _IN_SERVICE = 8, 3.0, 4.0, 7.0
 _OWN, _OTHERS = _N_STATES + 15, 7
+_URGENT = 1e3
+"""Above any difference of two logarithms of hazards."""
 
 
 class FleetSettings(Strict):
@@ -37,7 +39,7 @@ class FleetSettings(Strict):
     window_pu: tuple[NonNegativeFloat, PositiveFloat] | None = Field(
         None,
         description="ages, in shares of the mean life, before which a machine may not ask for service, and from which "
-        "on it must when it may; absent: it may ask at any age",
+        "on it must where it may, before all others; absent: it may ask at any age",
     )
     finish_warm_up: bool = Field(True, description="a machine that warms up stays on")
     on_slots: NonNegativeInt = 0
@@ -154,13 +156,15 @@ class FleetEncoder:
             first, last = (share * statics[..., self._static["mean_life_slots"]] for share in self._settings.window_pu)
             age = self._told(measured, "age_slots")
             opened, must = age >= first, age >= last
-        service = self._may_call(measured, statics, 1.0, opened)
+        # who must comes before who may: nobody who would rather wait stands in the way
+        service = self._may_call(measured, statics, 1.0, opened, must)
         must = must & service
-        look = self._may_call(measured, statics, 2.0, yes) & ~must
+        look = self._may_call(measured, statics, 2.0, yes, ~yes) & ~must
         return [~must if level < 0.5 else service if level < 1.5 else look for level in levels]
 
-    def _may_call(self, measured: Array, statics: Array, level: float, among: Array) -> Array:
-        """Whether a machine may ask for preventive service (1) or an inspection (2), of those ``among`` all."""
+    def _may_call(self, measured: Array, statics: Array, level: float, among: Array, urgent: Array) -> Array:
+        """Whether a machine may ask for preventive service (1) or an inspection (2), of those ``among`` all; those that
+        are ``urgent`` before the others."""
         state, kind = self._told(measured, "state"), statics[..., self._static["wear_kind"]]
         works = (abs(state - _DOWN) > 0.5) & (abs(state - _IN_SERVICE) > 0.5)
         # a Weibull life has nothing to see, and a sensor's wear is known already
@@ -169,12 +173,14 @@ class FleetEncoder:
         if self._settings.calls_need_a_crew:
             calls, waits = self._told(measured, "calls"), self._told(measured, "waits_for_crew")
             left = self._told(measured, "crews_free") - (calls - waits)
-            may = may & (self._before(measured, statics, may) + 0.5 < left)
+            may = may & (self._before(measured, statics, may, urgent) + 0.5 < left)
         return may
 
-    def _before(self, measured: Array, statics: Array, may: Array) -> Array:
-        """``[B, N]``: how many of those that ``may`` call are likelier to fail in the next slot of work."""
+    def _before(self, measured: Array, statics: Array, may: Array, urgent: Array) -> Array:
+        """``[B, N]``: how many of those that ``may`` call are ``urgent`` and not this one, or else likelier to fail in
+        the next slot of work."""
         xp = module_of(measured)
+        one = xp.ones_like(measured[..., 0])
         life, shape = (statics[..., self._static[name]] for name in ("mean_life_slots", "wear_shape"))
         old = xp.clip(self._told(measured, "age_slots") / xp.where(life > 0, life, xp.ones_like(life)), 1e-3, 10.0)
         # a Weibull hazard up to a factor that hardly depends on the shape; worn machines first among like ones
@@ -183,7 +189,7 @@ class FleetEncoder:
             - xp.log(xp.clip(life, 1e-3, 1e12))
             + xp.log(xp.clip(shape, 1e-3, 1e3))
         )
-        hazard = hazard + self._told(measured, "seen_wear_pu")
+        hazard = hazard + self._told(measured, "seen_wear_pu") + _URGENT * xp.where(urgent, one, xp.zeros_like(one))
         n = hazard.shape[1]
         place = xp.arange(n)
         if hasattr(hazard, "device") and xp.__name__ == "torch":

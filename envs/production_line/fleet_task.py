@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from ..configuration import Strict, validate
 from ..errors import ConfigurationError
 from ..task import Score
 from ..twin import Readings, Tensors
-from .config import FixedLine, LineConfig, WeibullWear
+from .config import FixedLine, LineConfig
 from .nameplate import HIDDEN, MACHINE, MEASURED, long_run_efficiency
-from .renewal import survival_of
+from .renewal import own_best_ages
 
 _HIDDEN = {signal.name: k for k, signal in enumerate(HIDDEN)}
 _MEASURED = {signal.name: k for k, signal in enumerate(MEASURED)}
-_LEAST_SURVIVAL = 1e-12
+_IN_SERVICE = 7
 Floats = NDArray[np.float64]
 
 
@@ -33,10 +33,10 @@ class FleetProfitOptions(Strict):
     own_pu: float = Field(0.0, ge=0, le=1, description="share of a machine's own profit in its reward; else the mean's")
     usual_profit: float = Field(0.0, description="of a machine and period; rewards are what profit exceeds it by")
     reward_scale: float = Field(1.0, gt=0, description="the reward is that times this")
-    failures: Literal["counted", "expected"] = Field(
-        "counted",
-        description="expected: chances to fail at the present ages stand for failures, priced as repairs; the same "
-        "profit in the long run with less noise, of Weibull lives as declared",
+    write_off: bool = Field(
+        False,
+        description="the price of a service is written off evenly over the machine's own best age, instead of paid at "
+        "once; the same profit in the long run, and whoever calls at that age is told at once that it was right",
     )
 
 
@@ -47,16 +47,16 @@ class FleetProfit:
     A machine's own profit means something where machines stand side by side. Costs, each at its machine, of the period:
     ``service_cost``, ``failures``, ``waiting`` (1 while it waits for a crew).
 
-    With ``failures: expected`` a reward has ``price x (failures - expected failures)`` added: nought on average
-    whatever the policy does, since who fails in a slot of work is drawn with the chance of its age. ``risk``
-    ``[N, A]``: chances to fail summed over the slots of work before each age; ``price`` ``[N]``: a repair and the
-    parts that it stops.
+    With ``write_off`` a reward has ``value after - value before`` added (Ng, Harada & Russell 1999, potential-based
+    shaping, here of an average reward: it telescopes); a machine is worth ``-price`` at ``best_age`` and beyond, 0 as
+    new or in service, in between by its age. ``price``: of a preventive service with the parts that it stops;
+    ``best_age``: of the machine alone; both ``[N]``.
     """
 
     horizon: int
     options: FleetProfitOptions
-    risk: Floats | None = None
     price: Floats | None = None
+    best_age: Floats | None = None
     name: str = "fleet_profit"
 
     @staticmethod
@@ -66,9 +66,15 @@ class FleetProfit:
             raise ConfigurationError(
                 f"task.options.own_pu {chosen.own_pu}: in a row a part is everybody's; give 0, or line.parallel: true"
             )
-        if chosen.failures == "counted":
+        if not chosen.write_off:
             return FleetProfit(chosen.horizon, chosen)
-        return FleetProfit(chosen.horizon, chosen, *_risks(config, chosen.part_value))
+        if not isinstance(config.line, FixedLine):
+            raise ConfigurationError(
+                "task.options.write_off: machines change from episode to episode; give a fixed line, or false"
+            )
+        kept = [(m.upkeep, long_run_efficiency(m.model)) for m in config.line.machines]
+        price = [k.preventive_cost + chosen.part_value * e * k.preventive_slots if k else 0.0 for k, e in kept]
+        return FleetProfit(chosen.horizon, chosen, np.array(price), own_best_ages(config.line, chosen.part_value))
 
     def score(self, before: Readings, commands: Tensors, after: Readings) -> Score:
         del commands
@@ -80,9 +86,9 @@ class FleetProfit:
 
         service = grown("service_cost")
         own = (o.part_value * now[..., _HIDDEN["finished"]] - service) * present
-        if self.risk is not None and self.price is not None:
-            price = torch.from_numpy(self.price).to(now)
-            own = own + price * (grown("failures") - self._expected(before, after, self.risk)) * present
+        if self.price is not None and self.best_age is not None:
+            price, best_age = (torch.from_numpy(x).to(now) for x in (self.price, self.best_age))
+            own = own + price * (_written_off(before, best_age) - _written_off(after, best_age)) * present
         mean = own.sum(-1, keepdim=True) / present.sum(-1, keepdim=True)
         mixed = own * o.own_pu + mean * (1.0 - o.own_pu)
         reward = {
@@ -94,47 +100,9 @@ class FleetProfit:
         terminated = torch.zeros(now.shape[0], dtype=torch.bool, device=now.device)
         return Score(reward, terminated, costs)
 
-    @staticmethod
-    def _expected(before: Readings, after: Readings, risk: Floats) -> torch.Tensor:
-        """Failures ``[B, N]`` that were to be expected of the slots that each machine worked."""
-        then, now = (r.measured[MACHINE][..., _MEASURED["age_slots"]].round().to(torch.int64) for r in (before, after))
-        worked = after.measured[MACHINE][..., _MEASURED["parts"]].round().to(torch.int64)
-        since = torch.minimum(worked, now)  # of slots of work, those at the present age; renewed, it began anew
-        table = torch.from_numpy(risk).to(now.device)
 
-        def below(age: torch.Tensor) -> torch.Tensor:
-            return table.gather(1, age.clamp(0, table.shape[1] - 1).T).T
-
-        found = below(now) - below(now - since) + below(then + worked - since) - below(then)
-        return found.to(after.hidden[MACHINE])
-
-
-def _risks(config: LineConfig, part_value: float) -> tuple[Floats, Floats]:
-    """``risk`` and ``price`` of :class:`FleetProfit`."""
-    machines = config.line.machines if isinstance(config.line, FixedLine) else ()
-    lives, prices = [], []
-    for machine in machines:
-        upkeep = machine.upkeep
-        if upkeep is None:
-            lives.append(np.ones(1))
-            prices.append(0.0)
-            continue
-        if not isinstance(upkeep.wear, WeibullWear):
-            break
-        survival, longest = survival_of(upkeep.wear), 1
-        while survival(np.array([longest]))[0] > _LEAST_SURVIVAL:
-            longest *= 2
-        lives.append(survival(np.arange(longest, dtype=np.float64)))
-        prices.append(
-            upkeep.corrective_cost + part_value * long_run_efficiency(machine.model) * upkeep.corrective_slots
-        )
-    if not machines or len(lives) < len(machines):
-        raise ConfigurationError(
-            "task.options.failures expected: needs one fixed line whose wear is weibull, where a machine's age says "
-            "all of its chance to fail; take counted"
-        )
-    risk = np.zeros((len(lives), max(map(len, lives))))
-    for row, alive in zip(risk, lives, strict=True):
-        row[1 : len(alive)] = np.cumsum(1.0 - alive[1:] / alive[:-1])
-        row[len(alive) :] = row[len(alive) - 1]
-    return risk, np.array(prices)
+def _written_off(readings: Readings, best_age: torch.Tensor) -> torch.Tensor:
+    """Shares ``[B, N]`` of the price of a service that machines have written off, 0 to 1."""
+    measured = readings.measured[MACHINE]
+    share = torch.clamp(measured[..., _MEASURED["age_slots"]] / best_age, max=1.0)
+    return torch.where(measured[..., _MEASURED["state"]].round() == _IN_SERVICE, 0.0, share)

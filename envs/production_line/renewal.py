@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from .config import GammaWear, StagedWear, WeibullWear
+from .config import FixedLine, GammaWear, StagedWear, WeibullWear
 
 Floats = NDArray[np.float64]
 Survival = Callable[[Floats], Floats]
@@ -91,6 +91,25 @@ def best_age(survival: Survival, prices: Prices) -> tuple[float, float]:
         options={"xatol": 1e-9 * high},
     )  # fmt: skip
     return float(found.x), float(found.fun)
+
+
+def own_best_ages(line: FixedLine, part_value: float) -> Floats:
+    """The best age of each machine alone, in slots, ``[M]``; parts not made while it is in service are part of the
+    cost. ``inf`` for one that does not wear."""
+    found = []
+    for machine in line.machines:
+        upkeep = machine.upkeep
+        if upkeep is None:
+            found.append(math.inf)
+            continue
+        prices = Prices(
+            upkeep.preventive_cost + part_value * upkeep.preventive_slots,
+            upkeep.corrective_cost + part_value * upkeep.corrective_slots,
+            upkeep.preventive_slots,
+            upkeep.corrective_slots,
+        )
+        found.append(best_age(survival_of(upkeep.wear), prices)[0])
+    return np.array(found)
 
 
 def slotted_age_cost(survival: Survival, prices: Prices, age_slots: int) -> float:

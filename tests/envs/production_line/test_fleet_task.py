@@ -1,4 +1,4 @@
-"""What machines that share crews earn: failures that happened, and failures that were to be expected."""
+"""What machines that share crews earn, and what the price of a service is written off over."""
 
 from __future__ import annotations
 
@@ -10,68 +10,67 @@ import torch
 
 from twinloop.agents.controllers.line_maintenance import AgeReplacement
 from twinloop.envs.errors import ConfigurationError
+from twinloop.envs.production_line import renewal
 from twinloop.envs.production_line.config import LineConfig
-from twinloop.envs.production_line.nameplate import HIDDEN, MACHINE
+from twinloop.envs.production_line.nameplate import MACHINE, MEASURED
 from twinloop.envs.registry import load_site
 
 SITE: Any = load_site("production_line")
-SHAPE, SCALE, REPAIR_COST, REPAIR_SLOTS = 2.5, 20.0, 6.0, 5
-PRICE = REPAIR_COST + REPAIR_SLOTS  # a part is worth 1
+SHAPE, SCALE = 2.5, 20.0
+SERVICE = 2.0 + 2  # its price, and two parts that are worth 1
+_AGE, _STATE = ([s.name for s in MEASURED].index(name) for name in ("age_slots", "state"))
 
 
-def fleet(wear: dict[str, Any] | None = None, **more: Any) -> LineConfig:
+def fleet(**line: Any) -> LineConfig:
     upkeep = {
-        "wear": wear or {"kind": "weibull", "shape": SHAPE, "scale_slots": SCALE}, "preventive_slots": 2,
-        "corrective_slots": REPAIR_SLOTS, "preventive_cost": 2.0, "corrective_cost": REPAIR_COST,
+        "wear": {"kind": "weibull", "shape": SHAPE, "scale_slots": SCALE}, "preventive_slots": 2,
+        "corrective_slots": 5, "preventive_cost": 2.0, "corrective_cost": 6.0,
     }  # fmt: skip
     machine = {"model": {"kind": "bernoulli", "efficiency_pu": 1.0}, "upkeep": upkeep}
-    line = {"kind": "fixed", "parallel": True, "machines": [machine] * 3, "capacities": []}
-    return LineConfig.model_validate({"line": line, "modes": ["on"], "slots_per_period": 3, **more})
+    line = {"kind": "fixed", "parallel": True, "machines": [machine] * 3, "capacities": []} | line
+    return LineConfig.model_validate({"line": line, "modes": ["on"], "slots_per_period": 3})
 
 
-def rewards(config: LineConfig, age: float, n_periods: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Counted, and expected, of the fleet's mean; ``[T, B]`` each."""
-    tasks = [SITE.task("fleet_profit", config, {"failures": kind}) for kind in ("counted", "expected")]
-    twin = SITE.twin(config, 128, "cpu", torch.float64)
-    policy, readings = AgeReplacement(twin.nameplate, age), twin.reset(torch.arange(128) + 17)
-    found: list[list[torch.Tensor]] = [[], []]
-    for _ in range(n_periods):
+def written_off(readings: Any, age: float) -> np.ndarray[Any, Any]:
+    """By the fleet, a machine, ``[B]``."""
+    measured = readings.measured[MACHINE].numpy()
+    share = np.where(measured[..., _STATE] == 7, 0.0, np.minimum(measured[..., _AGE] / age, 1.0))
+    return np.asarray(share.mean(1))
+
+
+@pytest.mark.parametrize("age", [8.0, np.inf])
+def test_what_is_written_off_telescopes(age: float) -> None:
+    """Over any time the two rewards differ by what machines are worth at its ends, and by nothing in the long run."""
+    config = fleet()
+    plain, shaped = (SITE.task("fleet_profit", config, {"write_off": told}) for told in (False, True))
+    twin = SITE.twin(config, 16, "cpu", torch.float64)
+    policy, readings = AgeReplacement(twin.nameplate, age), twin.reset(torch.arange(16) + 17)
+    survival, prices = renewal.weibull_survival(SHAPE, SCALE), renewal.Prices(SERVICE, 11.0, 2.0, 5.0)
+    best, _ = renewal.best_age(survival, prices)
+    difference, largest = np.zeros(16), 0.0
+    for _ in range(60):
         commands, _ = policy.act(readings.observation(config.dt_s), {})
         after = twin.step({name: torch.from_numpy(np.ascontiguousarray(c)) for name, c in commands.items()})
-        for rows, task in zip(found, tasks, strict=True):
-            rows.append(task.score(readings, {}, after).reward[MACHINE][:, 0])
+        one, other = (task.score(readings, {}, after).reward[MACHINE][:, 0].numpy() for task in (plain, shaped))
+        difference, largest = difference + other - one, max(largest, float(np.abs(other - one).max()))
         readings = after
-    counted, expected = (torch.stack(rows).numpy() for rows in found)
-    return counted, expected
+        assert difference == pytest.approx(-SERVICE * written_off(readings, best), abs=1e-9)
+    assert largest > 0.5  # of a service that is not charged where it was due
 
 
-def test_what_is_expected_of_failures_is_on_average_what_is_counted() -> None:
-    counted, expected = rewards(fleet(), 12.0, 400)
-    difference = (expected - counted).mean(0)
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    assert abs(difference.mean()) < 3.0 * error
-    assert error < 0.02 * abs(counted.mean() - 3.0)  # of all that is lost: a wrong chance would be seen
+def test_a_memoryless_machine_writes_nothing_off() -> None:
+    upkeep = {"wear": {"kind": "weibull", "shape": 1.0, "scale_slots": 20.0}}
+    config = fleet(machines=[{"upkeep": upkeep}])
+    twin = SITE.twin(config, 4, "cpu", torch.float64)
+    before = twin.reset(torch.arange(4))
+    after = twin.step({g.name: torch.tensor(g.neutral()).expand(4, g.n_assets, -1) for g in twin.nameplate.groups})
+    scores = [SITE.task("fleet_profit", config, {"write_off": told}).score(before, {}, after) for told in (False, True)]
+    assert torch.equal(scores[0].reward[MACHINE], scores[1].reward[MACHINE])
 
 
-def test_a_slot_of_work_is_charged_with_the_chance_of_its_age() -> None:
-    """New machines that nobody services: in period k the chances of ages 3 k to 3 k + 2."""
-    config = fleet()
-    counted, expected = rewards(config, np.inf, 1)
-    alive = np.exp(-((np.arange(4) / SCALE) ** SHAPE))
-    chance = (1.0 - alive[1:] / alive[:-1]).sum()
-    twin = SITE.twin(config, 128, "cpu", torch.float64)
-    before = twin.reset(torch.arange(128) + 17)
-    plain = {g.name: torch.tensor(g.neutral()).expand(128, g.n_assets, -1) for g in twin.nameplate.groups}
-    failed = twin.step(plain).hidden[MACHINE][..., [s.name for s in HIDDEN].index("failures")].sum(1).numpy()
-    assert before.hidden[MACHINE].sum() == 0
-    whole = failed == 0
-    assert 0 < whole.sum() < 128
-    assert (expected - counted)[0, whole] == pytest.approx(-PRICE * chance, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    "wear", [{"kind": "gamma", "shape_per_slot": 0.5, "failure_level": 10.0}, {"kind": "staged", "advance_pu": [0.1]}]
-)
-def test_failures_that_age_alone_does_not_foretell_are_not_expected(wear: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="weibull"):
-        SITE.task("fleet_profit", fleet(wear), {"failures": "expected"})
+def test_machines_that_change_from_episode_to_episode_have_no_best_age_to_write_off_over() -> None:
+    config = LineConfig.model_validate(
+        {"line": {"kind": "random", "machine": {"upkeep": {"wear": {"kind": "weibull"}}}}}
+    )
+    with pytest.raises(ConfigurationError, match="write_off"):
+        SITE.task("fleet_profit", config, {"write_off": True})

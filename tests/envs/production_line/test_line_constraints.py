@@ -149,7 +149,8 @@ def test_the_first_in_a_window_is_the_likeliest_to_fail_of_those_inside() -> Non
     measured[..., group.index("measured", "crews_free")] = 1.0
     measured[..., group.index("measured", "age_slots")] = torch.tensor([[0.39, 0.45]]) * life
     here = torch.ones(1, 2, dtype=torch.bool)
-    for window, first in (((0.4, 0.8), [False, True]), ((0.3, 0.8), [True, False])):
+    # the first is not inside; then it is, and likelier to fail; then the second is past the end
+    for window, first in (((0.4, 0.8), [False, True]), ((0.3, 0.8), [True, False]), ((0.3, 0.42), [False, True])):
         encoder = SITE.encoder("fleet", plate, {"window_pu": window})
         assert encoder.legal(measured, statics, here)[0, :, 3].tolist() == first
 
