@@ -63,7 +63,7 @@ class _Station:
         self.service_cost = 0.0
         self.renewals = self.failures = 0
         self.life_slots = self.next_failure_s = math.inf
-        self.warm_at_s = self.called_s = 0.0
+        self.warm_at_s = self.called_s = self.served_at_s = 0.0
         self.mode_since_s = -math.inf
         self.troubles = Troubles((), place, rng)
         self.damage: StagedDamage | None = None
@@ -438,7 +438,9 @@ class SimPyLine:
         if not looks and math.isfinite(self._spares):
             self._spares -= 1
             self._env.process(self._restock())
-        yield self._env.timeout(slots * self._config.slot_s * s.troubles.repair_factor)
+        lasts_s = slots * self._config.slot_s * s.troubles.repair_factor
+        s.served_at_s = self._env.now + lasts_s
+        yield self._env.timeout(lasts_s)
         self._free += 1
         if looks:
             s.seen_wear, s.seen_age = s.wear if s.damage is None else float(s.damage.look()), s.age_slots
@@ -502,7 +504,9 @@ class SimPyLine:
     def _crew_tags(self, s: _Station) -> list[float]:
         """What a machine is told of the crews, and how long it has had its mode."""
         limits = self._config.limits
-        tags = [float(self._free), float(len(self._queue))] if CREW in self._commands else []
+        soon_s = self._env.now + self._config.slot_s  # as the tag is declared: free in the next slot
+        soon = sum(of.state == SERVICE and of.served_at_s <= soon_s for of in self._stations)
+        tags = [float(self._free + soon), float(len(self._queue))] if CREW in self._commands else []
         believed = [] if s.damage is None else s.damage.belief.tolist()
         tags += believed + [0.0] * (self._n_beliefs - len(believed))
         if limits.on_slots or limits.rest_slots:

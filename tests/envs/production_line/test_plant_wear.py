@@ -131,3 +131,35 @@ def test_a_failure_is_a_call_of_its_own_in_plant_and_twin() -> None:
         for seen, state in zip(order, states, strict=True):
             seen += [int(i) for i in np.flatnonzero(state == 7.0) if int(i) not in seen]
     assert order == [[2, 1, 0], [2, 1, 0]]
+
+
+def test_who_calls_while_a_crew_is_told_to_be_free_keeps_it_at_work() -> None:
+    """Services as long as a period, and always somebody due: told a slot ahead, a crew begins two in three periods at
+    least; told only once it stands idle, it begins one in two."""
+    config = fleet(WeibullWear(shape=80.0, scale_slots=1000.0), 8, 1).model_copy(update={"slots_per_period": 3})
+    plant = SimPyLine(config, LinePlantConfig(seed=1))
+    asked = np.zeros(8)
+    for _ in range(250):
+        plant.write({MACHINE: np.stack([np.full(8, 2.0), np.ones(8), asked], axis=1), CREW: np.zeros((1, 1))})
+        plant.advance()
+        told = plant.read().values[MACHINE]
+        age = np.where(told[:, AT["state"]] == 0.0, told[:, AT["age_slots"]], -1.0)
+        free, calls = told[0, len(MEASURED)], told[0, len(MEASURED) + 1]
+        asked = ((age == age.max()) & (free > calls)).astype(float)
+    assert sum(plant.truth()["renewals"]) >= 0.65 * 250
+
+
+def test_a_crew_is_told_free_in_the_slot_before_it_is() -> None:
+    config = fleet(WeibullWear(shape=80.0, scale_slots=500.0), 1, 1, preventive_slots=5)
+    plant = SimPyLine(config, LinePlantConfig(seed=1, cycle_spread_pu=0.01))
+    free, serves = [], []
+    for slot in range(12):
+        plant.write({MACHINE: np.array([[2.0, 1.0, float(slot == 2)]]), CREW: np.zeros((1, 1))})
+        plant.advance()
+        told = plant.read().values
+        free.append(told[MACHINE][0, len(MEASURED)])
+        serves.append(told[MACHINE][0, AT["state"]] == 7.0)
+        assert told[CREW][0, 0] == 1.0 - serves[-1]  # the dispatcher's is of now
+    last = max(k for k, s in enumerate(serves) if s)
+    assert [f for f, s in zip(free, serves, strict=True) if s] == [0.0] * (sum(serves) - 1) + [1.0]
+    assert free[last + 1] == 1.0
