@@ -7,8 +7,11 @@ are cases of the same lines.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .kinematics import Array, Value, Vector
+
+Floats = NDArray[np.float64]
 
 NO_DISTANCE_M = 1e-12
 _NUMPY = (np.ndarray, np.generic)
@@ -37,6 +40,34 @@ def closest(
     s = _ratio(_plus(ab * t, ca, -1.0), aa)
     x, y, z = (_less(_moved(w, s, a), t, b) for w, a, b in zip(away, along_a, along_b, strict=True))
     return s, t, (x, y, z)
+
+
+def closest_of_few(a: Floats, b: Floats, steady: float = 0.0) -> tuple[Floats, Floats, Floats]:
+    """:func:`closest` of P pairs, few of them, in half as many steps: shares ``[P]`` each, and vectors ``[3, P]``.
+
+    ``a``, ``b``: ``[6, P]``, start and, from there, the way to the end.
+    """
+    ways = np.empty((3, 3, a.shape[1]))
+    ways[0], ways[1] = a[3:], b[3:]
+    away = np.subtract(a[:3], b[:3], out=ways[2])
+    products = np.einsum("icp,jcp->ijp", ways, ways)
+    aa, bb = np.maximum(products[0, 0], _NO_LENGTH_M2), np.maximum(products[1, 1], _NO_LENGTH_M2)
+    ab, ca, cb = products[0, 1], products[0, 2], products[1, 2]
+    both = aa * bb
+    above, below = ab * cb - ca * bb, np.maximum(both - ab * ab, _NO_LENGTH_M2**2)
+    if steady > 0.0:
+        both *= steady
+        above += 0.5 * both
+        below += both
+    s = _bounded(above / below)
+    t = _bounded((ab * s + cb) / bb)
+    s = _bounded((ab * t - ca) / aa)
+    return s, t, away + s * ways[0] - t * ways[1]
+
+
+def _bounded(share: Floats) -> Floats:
+    """Kept in [0, 1], in place."""
+    return np.minimum(np.maximum(share, 0.0, out=share), 1.0, out=share)
 
 
 def segment_distance(ends_a: Array, ends_b: Array) -> Array:

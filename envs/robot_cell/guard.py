@@ -150,9 +150,10 @@ class CellRows:
         people = measured[PERSON] if self.has_people else _NOBODY
         bodies = [_bodies(rows) for rows in (moving, people) if len(rows)]
         pairs, pace, spare_m = made.paired(self, len(peers), len(moving), len(people))
-        seen = look_around(own, peers, made.fixtures + bodies, pairs)
+        late = any(age_s[j] > 0.0 for j in heard)
+        seen = look_around(own, peers, made.fixtures + bodies, pairs, theirs=late)
         allowed = seen.gap_m - spare_m
-        if any(age_s[j] > 0.0 for j in heard):
+        if late:
             allowed[pairs.peers] -= self._drift(seen.theirs.reshape(len(heard), -1, N_JOINTS), arms[heard]).reshape(-1)
         parts = [self._range(q)]
         stops = len(people) > 0 and not (allowed[pairs.people] > 0.0).all()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .arm import N_CAPSULES, Arm
 from .arm_body import ArmBody, ArmShape
 from .capsules import capsule_segments
-from .distance import at_least, closest, dot
+from .distance import at_least, closest, closest_of_few, dot
 from .kinematics import Pose, Value, module_of, tool_point
 
 Array = Any
@@ -80,11 +80,10 @@ def nearest_of_one(
     """
     table = _table(shape, len(others))
     mine = np.concatenate((own.start_m, own.along_m), 1).T.take(table.first, 1)  # [6, P]
-    starts = [b.start_m for b in others], [b.along_m for b in others]
-    theirs = np.concatenate([np.concatenate(v) for v in starts], 1).T.take(table.second, 1)
-    start_a, along_a, start_b, along_b = ((v[k], v[k + 1], v[k + 2]) for v in (mine, theirs) for k in (0, 3))
-    s, t, apart = closest(start_a, along_a, start_b, along_b, steady=_STEADY)
-    gap = np.sqrt(np.maximum(dot(apart, apart), 1e-12)) - table.radii_m
+    ways = np.concatenate([b.start_m for b in others]), np.concatenate([b.along_m for b in others])
+    theirs = np.concatenate(ways, 1).T.take(table.second, 1)
+    s, t, apart = closest_of_few(mine, theirs, steady=_STEADY)
+    gap = np.sqrt(np.maximum(np.einsum("cp,cp->p", apart, apart), 1e-12)) - table.radii_m
     if not all(there):
         gap = np.where(np.tile(there, len(gap) // len(others)), gap, _FAR_M)
     pairs: list[list[float]] = []

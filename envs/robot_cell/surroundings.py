@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .arm import N_CAPSULES, N_JOINTS, Arm
 from .arm_body import ArmBody, Body, shape_of
-from .distance import NO_DISTANCE_M, closest, dot
+from .distance import NO_DISTANCE_M, closest_of_few
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -63,30 +63,33 @@ class Nearness:
     theirs: Floats
 
 
-def look_around(own: ArmBody, peers: Sequence[ArmBody], others: Sequence[Body], pairs: Pairs) -> Nearness:
-    """Every pair of ``pairs``; ``others``: fixtures, obstacles and people, in this order."""
+def look_around(
+    own: ArmBody, peers: Sequence[ArmBody], others: Sequence[Body], pairs: Pairs, *, theirs: bool = True
+) -> Nearness:
+    """Every pair of ``pairs``; ``others``: fixtures, obstacles and people, in this order. ``theirs``: whether it shall
+    be told how the other arms' joints move the gaps."""
     bodies = (own, *peers, *others)
-    start = np.concatenate([b.start_m for b in bodies]).T
-    along = np.concatenate([b.along_m for b in bodies]).T
-    radius = np.concatenate([b.radius_m for b in bodies])
     first, second = pairs.first, pairs.second
-    lines = (start.take(first, 1), along.take(first, 1), start.take(second, 1), along.take(second, 1))
-    a, along_a, b, along_b = ((v[0], v[1], v[2]) for v in lines)
-    s, t, apart = closest(a, along_a, b, along_b)
-    distance = np.sqrt(dot(apart, apart))
+    lines = np.concatenate(
+        [np.concatenate([b.start_m for b in bodies]), np.concatenate([b.along_m for b in bodies])], 1
+    ).T  # [6, K]
+    radius = np.concatenate([b.radius_m for b in bodies])
+    s, t, apart = closest_of_few(lines.take(first, 1), lines.take(second, 1))
+    distance = np.sqrt(np.einsum("cp,cp->p", apart, apart))
     scale = np.where(distance > NO_DISTANCE_M, 1.0 / np.maximum(distance, NO_DISTANCE_M), 0.0)
-    normal = (np.array(apart) * scale).T
+    normal = (apart * scale).T
     rates = _rates(own, first, s)
-    itself, those = pairs.itself, pairs.peers
+    itself = pairs.itself
     rates[itself] -= _rates(own, second[itself], t[itself])
     gradient = np.einsum("pjc,pc->pj", rates, normal)
-    theirs = gradient[:0]
-    if peers:
-        which, each = second[those] % N_CAPSULES, N_CAPSULES * N_CAPSULES
+    by_peers = gradient[:0]
+    if peers and theirs:
+        those, each = pairs.peers, N_CAPSULES * N_CAPSULES
+        which, share = second[those] % N_CAPSULES, t[those]
         spans = [slice(k * each, (k + 1) * each) for k in range(len(peers))]
-        moves = [_rates(peer, which[k], t[those][k]) for peer, k in zip(peers, spans, strict=True)]
-        theirs = -np.einsum("pjc,pc->pj", np.concatenate(moves), normal[those])
-    return Nearness(distance - radius[first] - radius[second], normal, gradient, theirs)
+        moves = [_rates(peer, which[k], share[k]) for peer, k in zip(peers, spans, strict=True)]
+        by_peers = -np.einsum("pjc,pc->pj", np.concatenate(moves), normal[those])
+    return Nearness(distance - radius[first] - radius[second], normal, gradient, by_peers)
 
 
 def look_down(own: ArmBody, planes: Floats) -> tuple[Floats, Floats]:

@@ -1,11 +1,12 @@
 """One arm's process without its clock: the parts of ``twinloop run``, called one after the other and timed by part.
 
-What is timed is CPU time. Parts run in different threads of the loop (decision, policy), so a decision's whole is the
-process' CPU time from the reading's bytes to the row on disk; nothing else runs in the process meanwhile.
+What is timed is CPU time. A decision runs in two threads (decision, policy): its whole is the CPU time of both from the
+reading's bytes to the row on disk. That of all threads adds the one that now and then folds the journal's log.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -72,8 +73,9 @@ class ArmProcess:
         declaration = declare(nameplate, (RowsConstraint("gaps", ARM, timed),), safe)
         self._shield = _TimedShield(declaration, self.parts, watch(declaration, policy, lambda _: None))
         self._journal = _TimedJournal(journal, self.parts)
+        self._acting = _TimedPolicy(policy, self.parts)
         self._decider = Decider(
-            _TimedPolicy(policy, self.parts), self._shield, self._journal, nameplate,
+            self._acting, self._shield, self._journal, nameplate,
             policy_budget_s=PATIENCE_S, trip_after=3,
         )  # fmt: skip
         self._state = self._shield.start(mode=Mode.AUTONOMOUS, assets=self._own)
@@ -81,12 +83,12 @@ class ArmProcess:
         self._policy: PolicyState = self._decider.start()
         self._outcome: Mapping[str, Any] = {"written": False}
         self._number = 0
-        self.took_ms = 0.0
+        self.took_ms = self.all_threads_ms = 0.0
 
     def decide(self, frame: bytes, orders: Orders | None = None) -> Decision:
-        """Work a reading out; ``took_ms`` and ``parts`` tell what it cost."""
+        """Work a reading out; ``took_ms``, ``all_threads_ms`` and ``parts`` tell what it cost."""
         self.parts.ms.clear()
-        begun_ns = time.process_time_ns()
+        begun_ns, both_ns = time.process_time_ns(), time.thread_time_ns() + self._acting.thread_ns()
         with self.parts.of("reading from bytes"):
             telemetry = wire.unpack_telemetry(self._nameplate, frame).telemetry
         self._number += 1
@@ -101,7 +103,8 @@ class ArmProcess:
                 monotonic_s=now_s,
             )
         )  # fmt: skip
-        self.took_ms = 1e-6 * (time.process_time_ns() - begun_ns)
+        self.took_ms = 1e-6 * (time.thread_time_ns() + self._acting.thread_ns() - both_ns)
+        self.all_threads_ms = 1e-6 * (time.process_time_ns() - begun_ns)
         assert decided is not None  # nobody gives its ticket up
         if decided.error:
             raise RuntimeError(decided.error)
@@ -129,11 +132,18 @@ class ArmProcess:
 class _TimedPolicy:
     def __init__(self, policy: Any, parts: Parts) -> None:
         self._policy, self._parts = policy, parts
+        self._clock: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
+    def thread_ns(self) -> int:
+        """CPU time of the policy's thread, 0 before its first turn."""
+        return 0 if self._clock is None else time.clock_gettime_ns(self._clock)
+
     def act(self, observation: Any, memory: Any) -> Any:
+        if self._clock is None:
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
         with self._parts.of("policy"):
             return self._policy.act(observation, memory)
 
