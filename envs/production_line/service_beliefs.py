@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from .config import Machine
-from .nameplate import MEASURED, UPKEEP_MEASURED
 from .told_state import AT
 
 Floats = NDArray[np.float64]
 _DOWN, _IN_SERVICE = 3, 7
 _INSPECTION = 2
-_FREE = len(MEASURED) + [s.name for s in UPKEEP_MEASURED].index("crews_free")
 _OWN_ERROR = 0.05
 """Of one service, over what is declared, beside the reading's: no two take the same time."""
 _LEAST, _MOST = 0.1, 10.0
@@ -50,11 +48,12 @@ class ServiceBeliefs:
     def take(self, told: Floats, before: Floats, asked: Floats) -> None:
         """Learn from two readings ``[M, O]`` a period apart; ``asked`` ``[M]``: the service commanded in between."""
         self._seen *= self._keep
+        idle = not (before[:, AT["state"]] == _IN_SERVICE).any()
         for i in np.flatnonzero(self.learns):
             if np.isnan(told[i]).any() or np.isnan(before[i]).any():
                 self._running[:, i] = np.nan
                 continue
-            self._watch(int(i), told[i], before[i], round(asked[i]))
+            self._watch(int(i), told[i], before[i], round(asked[i]), idle)
 
     def quantiles(self, u: Floats, shared: Floats) -> Floats:
         """Factors ``[M, B]`` at the probabilities ``u`` ``[M, B]`` of the machines' own shares and ``shared`` ``[B]``
@@ -84,7 +83,7 @@ class ServiceBeliefs:
         self._seen, self._running = memory["service"].copy(), memory["service_running"].copy()
         self._widening = float(memory["service_widening"][0])
 
-    def _watch(self, i: int, told: Floats, before: Floats, asked: int) -> None:
+    def _watch(self, i: int, told: Floats, before: Floats, asked: int, idle: bool) -> None:
         now, was = round(told[AT["state"]]), round(before[AT["state"]])
         down = self._slots * told[AT["down_pu"]]
         waited = before[AT["waits_for_crew"]] > 0.5
@@ -97,7 +96,7 @@ class ServiceBeliefs:
                 self._running[0, i] += down  # stays unknown where its beginning is
             elif was == _DOWN and waited:
                 self._running[:, i] = 0.5 * down, down**2 / 12.0, 1.0
-            elif was in (_DOWN, _IN_SERVICE) or asked == _INSPECTION or not (called or before[_FREE] > 0.5):
+            elif was in (_DOWN, _IN_SERVICE) or asked == _INSPECTION or not (called or idle):
                 # nobody tells when one thing gave way to another, or how long who failed has waited for a crew
                 self._running[:, i] = np.nan
             else:

@@ -36,7 +36,9 @@ from ...envs.production_line.nameplate import HIDDEN, MACHINE, MEASURED, STATICS
 from ...envs.production_line.plant import SimPyLine
 from ...envs.production_line.plant_config import LinePlantConfig
 from ...envs.production_line.renewal import Prices, Survival, best_age, gamma_survival, weibull_survival
+from ...envs.production_line.scenarios import FastWear, SlowRepairs
 from ...envs.production_line.task import LineProfitOptions
+from ...envs.production_line.tracking import PACE, SERVICE
 from ...envs.twin import Observation
 from ..evaluation import drive
 from ..report import Cell, Table, print_table, provenance, say
@@ -97,7 +99,8 @@ class Plan:
 @dataclass(frozen=True)
 class Case:
     """One seed. Profits are means a period: of the baseline, and the policy's gain over it, in the twin (mean over
-    members, and its standard error) and on the plant."""
+    members, and its standard error) and on the plant. ``paces``: of wear and service, as learnt and as they are, means
+    over machines."""
 
     seed: int
     twin_profit: float
@@ -110,6 +113,7 @@ class Case:
     coverage: float
     estimated: Mapping[str, float] = field(default_factory=dict)
     true: Mapping[str, float] = field(default_factory=dict)
+    paces: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     interventions: int = 0
     fallback_periods: int = 0
     cpu_s: float = 0.0
@@ -196,6 +200,8 @@ def summary(cases: Sequence[Case], plan: Plan, config: LineConfig) -> tuple[Tabl
         ("NIS, coverage of forecasts, means", f"{_mean(cases, 'nis'):.2f}, {_mean(cases, 'coverage'):.3f}"),
         *((f"{n}: error of the estimate, mean and rms", f"{np.mean(v):+.4f}, {np.sqrt(np.mean(np.square(v))):.4f}")
           for n, v in off.items()),
+        *((f"{n} of what is declared, learnt and true", f"{np.mean([c.paces[n][0] for c in cases]):.3f}, "
+           f"{cases[0].paces[n][1]:.3f}") for n in cases[0].paces),
         ("commands changed by the shield, a seed", f"{_mean(cases, 'interventions'):.1f}"),
         ("periods on a fallback, a seed", f"{_mean(cases, 'fallback_periods'):.1f}"),
         ("CPU s a seed", f"{_mean(cases, 'cpu_s'):.0f}"),
@@ -205,7 +211,11 @@ def summary(cases: Sequence[Case], plan: Plan, config: LineConfig) -> tuple[Tabl
         "Twin: the live twin's members after the first stretch, machines as learnt, from the plant's present state.",
         "Intervals: of a ratio of sums over seeds, by Student's t on its residuals.",
     )
-    data = {"cases": [vars(c) | {"estimated": dict(c.estimated), "true": dict(c.true)} for c in cases]}
+    data = {
+        "cases": [
+            vars(c) | {"estimated": dict(c.estimated), "true": dict(c.true), "paces": dict(c.paces)} for c in cases
+        ]
+    }
     title = f"{plan.artifact.parent.name} on {plan.plant_file.name}"
     return Table(title, ("figure", "value"), tuple(rows), notes, data), keeps and not below
 
@@ -243,9 +253,25 @@ def case(plan: Plan, seed: int) -> Case:
         seed, float(profits[0].mean()), float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains))),
         plant_profit, plant_gain, verdict.open, verdict.nis, verdict.coverage,
         {n: estimated[f"{n}_efficiency_pu"][0] for n in true if f"{n}_efficiency_pu" in estimated},
-        {n: v for n, v in true.items() if f"{n}_efficiency_pu" in estimated},
+        {n: v for n, v in true.items() if f"{n}_efficiency_pu" in estimated}, _paces(plan_of(config).names, estimated,
+                                                                                     plant_config),
         sum(told.interventions.values()), told.fallback_periods, time.process_time() - started_s,
     )  # fmt: skip
+
+
+def _paces(
+    names: Sequence[str], estimated: Mapping[str, tuple[float, float]], plant: LinePlantConfig
+) -> dict[str, tuple[float, float]]:
+    """How fast machines wear and how long their services take, of what is declared: learnt and true, means."""
+    found = {}
+    for name, kind, fault in (("wear pace", PACE, FastWear), ("service time", SERVICE, SlowRepairs)):
+        learnt = [(k, estimated[f"{n}{kind}"][0]) for k, n in enumerate(names, 1) if f"{n}{kind}" in estimated]
+        true = [
+            math.prod(f.factor for f in plant.faults if isinstance(f, fault) and f.machine in (0, k)) for k, _ in learnt
+        ]
+        if learnt:
+            found[name] = (float(np.mean([v for _, v in learnt])), float(np.mean(true)))
+    return found
 
 
 def baseline(plate: Nameplate, config: LineConfig) -> Policy:

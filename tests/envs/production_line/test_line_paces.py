@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -34,9 +36,8 @@ WORN = Machine(
 )
 
 
-def reading(state: float, down: float, age: float, waits: float = 0.0, free: float = 1.0) -> np.ndarray:
+def reading(state: float, down: float, age: float, waits: float = 0.0) -> np.ndarray:
     row = np.zeros(N_SIGNALS)
-    row[len(MEASURED)] = free
     for name, value in (("state", state), ("down_pu", down), ("age_slots", age), ("waits_for_crew", waits)):
         row[AT[name]] = value
     return row
@@ -79,7 +80,14 @@ def test_who_waits_or_stops_besides_is_not_timed() -> None:
     beliefs = ServiceBeliefs([WORN], np.full(1, 0.3), keep=1.0, slots=3)
     told(beliefs, [reading(0, 0, 30), reading(7, 0.5, 31), reading(3, 1, 0, 1)], 1, 0, 1.0)
     told(beliefs, [reading(7, 1, 30), reading(7, 1, 0), reading(0, 0.3, 1)], 1, 0, 1.0)
-    told(beliefs, [reading(0, 0, 30, free=0.0), reading(7, 1, 31), reading(0, 0.3, 1)], 1, 0, 0.0)
+    pair, elsewhere = ServiceBeliefs([WORN] * 2, np.full(2, 0.3), keep=1.0, slots=3), np.full(N_SIGNALS, np.nan)
+    elsewhere[AT["state"]] = 7.0
+    row = [reading(0, 0, 30), reading(7, 1, 31), reading(0, 0.3, 1)]
+    for before, now in pairwise(row):
+        pair.take(np.stack([now, elsewhere]), np.stack([before, elsewhere]), np.zeros(2))
+    twice = np.array([[0.2, 0.5, 0.8]] * 2)
+    new = ServiceBeliefs([WORN] * 2, np.full(2, 0.3), keep=1.0, slots=3)
+    assert pair.quantiles(twice, twice[0]) == pytest.approx(new.quantiles(twice, twice[0]))
     u = np.array([[0.2, 0.5, 0.8]])
     fresh = ServiceBeliefs([WORN], np.full(1, 0.3), keep=1.0, slots=3)
     assert beliefs.quantiles(u, u[0]) == pytest.approx(fresh.quantiles(u, u[0]))
