@@ -117,7 +117,9 @@ def run(arguments: argparse.Namespace) -> int:
     known = [name for name in names if name != ANY]
     tables = {NAME: _rows_table(known, by_name)} if known else {}
     if ANY in names:
-        tables["unseen_lines"] = _any_table(by_name)
+        tables["unseen_lines"] = _any_table(
+            by_name, [r.name for r in runs[ANY]] if runs else [f"seed {k}" for k in seeds]
+        )
     for stem, table in tables.items():
         print_table(table)
         if arguments.out is not None:
@@ -211,7 +213,7 @@ def _spent(results: Sequence[Result]) -> str:
     return f"{min(spent):.0f} to {max(spent):.0f}" if spent else "no"
 
 
-def _any_table(by_name: dict[str, list[Result]]) -> Table:
+def _any_table(by_name: dict[str, list[Result]], learners: Sequence[str]) -> Table:
     lines, seeds = by_name["unseen"], by_name[ANY]
     tuned, on, tuned_kw, on_kw = (
         np.array([k[name] for k in lines]) for name in ("hysteresis", "always_on", "hysteresis_kw", "always_on_kw")
@@ -228,11 +230,11 @@ def _any_table(by_name: dict[str, list[Result]]) -> Table:
         ),
         *(
             (
-                f"  seed {k}",
+                f"  {name}",
                 f"{row.mean():.5f}, worst line {row.min():.5f}, on {np.mean(row >= 1):.0%} not below",
                 "none",
             )
-            for k, row in enumerate(ratio)
+            for name, row in zip(learners, ratio, strict=True)
         ),
         ("learned over always on", f"{(learned / on).mean():.5f}", "none"),
         ("tuned hysteresis over always on", f"{(tuned / on).mean():.5f}", "none"),
@@ -243,7 +245,7 @@ def _any_table(by_name: dict[str, list[Result]]) -> Table:
     sizes = [k["machines"] for k in lines]
     notes = (
         f"{len(lines)} lines of {min(sizes)} to {max(sizes)} machines, drawn as in training, seen by no learner; "
-        f"{len(seeds)} seeds, {_spent(seeds)} CPU s each.",
+        f"{len(seeds)} seeds, {_spent(seeds)} CPU s each, judging included.",
         f"All on the same fresh replicas, {PERIODS} slots each; interval: Student's, 95 %, over lines.",
         "The hysteresis is tuned for each line by a search on other replicas of that very line.",
     )
