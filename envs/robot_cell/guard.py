@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from .arm import N_JOINTS, UR5E, with_tool
 from .arm_body import ArmBody, ArmShape, Body, shape_of
 from .gaps import body_gaps
 from .nameplate import ARM, BODY_MEASURED, MEASURED, OBSTACLE, PERSON
-from .surroundings import Pairs, look_around, look_down, pairs_of
+from .surroundings import PLANE_GAPS, Pairs, look_around, look_down, pairs_of
 
 Floats = NDArray[np.float64]
 Place = tuple[float, float, float, float]
@@ -51,7 +51,6 @@ _BRAKING = np.array(UR5E.braking_radps2)
 _LOW, _HIGH = np.array(UR5E.q_min_rad), np.array(UR5E.q_max_rad)
 _WITHIN_REACH = 0.98  # of the brakes, so that rounding leaves "as fast as it can brake" in reach
 _EACH_WAY = np.concatenate([np.eye(N_JOINTS), -np.eye(N_JOINTS)])
-_NONE = (np.zeros((0, N_JOINTS)), np.zeros(0), np.zeros(0))
 
 _NOBODY = np.zeros((0, len(BODY_MEASURED)))
 
@@ -95,6 +94,13 @@ class CellRows:
             f"{self.gain_per_s:g}/s of what is left; people by ISO 10218-2 at {self.approach_mps:g} m/s"
         )
 
+    @cached_property
+    def _made(self) -> _Made:
+        arm = with_tool(UR5E, self.tool_length_m) if self.tool_length_m > 0 else UR5E
+        solid = np.array(self.capsules)
+        fixtures = [Body(solid[:, :3], solid[:, 3:6] - solid[:, :3], solid[:, 6])] if len(solid) else []
+        return _Made(shape_of(arm), np.array(self.bases), np.array(self.planes), fixtures)
+
     @property
     def stopping_s(self) -> float:
         """From full speed to a stand, all joints together."""
@@ -102,7 +108,7 @@ class CellRows:
 
     def __call__(self, measured: Mapping[str, Floats], applied: Floats, /) -> RowTerms:
         """Rows ``[N, R]`` at measured ``[N, O]`` a group under ``applied`` ``[N, 6]`` rad/s."""
-        made = _made(self)
+        made = self._made
         reading = tuple(measured[name].tobytes() for name in sorted(measured))
         if made.reading != reading:  # filter, second look and standby ask of the same reading
             made.reading, made.near, made.last = reading, {}, None
@@ -142,7 +148,7 @@ class CellRows:
         return rows, least
 
     def _near(self, k: int, measured: Mapping[str, Floats]) -> _Near:
-        made, arms = _made(self), measured[ARM]
+        made, arms = self._made, measured[ARM]
         q, age_s = arms[k, _Q], arms[:, _HEARD_AGE].tolist()
         heard = [j for j in range(len(self.bases)) if j != k and age_s[j] <= self.blind_s]
         own, *peers = made.shape.each(np.array([q, *arms[heard, _HEARD_Q]]), made.bases[[k, *heard]])
@@ -152,34 +158,33 @@ class CellRows:
         pairs, pace, spare_m = made.paired(self, len(peers), len(moving), len(people))
         late = any(age_s[j] > 0.0 for j in heard)
         seen = look_around(own, peers, made.fixtures + bodies, pairs, theirs=late)
-        allowed = seen.gap_m - spare_m
+        gap, gradient = seen.gap_m, seen.gradient
+        if len(made.planes):
+            gap, gradient = map(np.concatenate, zip((gap, gradient), look_down(own, made.planes), strict=True))
+        allowed = gap - spare_m
         if late:
             allowed[pairs.peers] -= self._drift(seen.theirs.reshape(len(heard), -1, N_JOINTS), arms[heard]).reshape(-1)
-        parts = [self._range(q)]
         stops = len(people) > 0 and not (allowed[pairs.people] > 0.0).all()
-        if stops:  # a protective stop: every joint brakes, and none may start
-            parts.append((_EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS)))
         if len(people) and not np.isfinite(allowed[pairs.people]).all():
             return _UNKNOWN
         allowed *= pace
         # never asked to part: standing still is always allowed, and braking always enough
-        floor, steep = -np.maximum(allowed, 0.0), self.joint_speed_radps * np.abs(seen.gradient).sum(1)
+        floor, steep = -np.maximum(allowed, 0.0), self.joint_speed_radps * np.abs(gradient).sum(1)
         near, spare = ~(allowed >= steep), np.zeros(len(allowed))
         if len(moving):  # the arm makes way at their measured speed, where its brakes can
             at = pairs.obstacles
             comes = (seen.normal[at] * moving[pairs.second[at] - pairs.second[at.start], _VELOCITY]).sum(1)
             near[at] = ~(allowed[at] - np.maximum(comes, 0.0) >= steep[at])
             floor[at] = comes - allowed[at]
-            spare[at] = 0.5 * (np.abs(seen.gradient[at]) @ (_WITHIN_REACH * self.period_s * _BRAKING))
+            spare[at] = 0.5 * (np.abs(gradient[at]) @ (_WITHIN_REACH * self.period_s * _BRAKING))
         if stops:
             near[pairs.people] = False
-        parts.append((seen.gradient[near], floor[near], spare[near]))
-        if len(made.planes):
-            parts.append(self._closing(*look_down(own, made.planes), self.fixture_gap_m))
-        for j in range(len(self.bases)):
-            if j != k and j not in heard:
-                parts.append(self._blind(own, made, j))
-        rows, least, spare = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rows, least, spare = gradient[near], floor[near], spare[near]
+        parts = [*self._range(q), *(self._blind(own, made, j) for j in range(len(self.bases)) if j not in (k, *heard))]
+        if stops:  # a protective stop: every joint brakes, and none may start
+            parts.append((_EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS)))
+        if parts:
+            rows, least, spare = map(np.concatenate, zip((rows, least, spare), *parts, strict=True))
         if not (np.isfinite(rows).all() and not np.isnan(least).any()):
             return _UNKNOWN
         return rows, least, spare
@@ -195,19 +200,13 @@ class CellRows:
         speed = np.abs(applied)
         return min(1.0, float((_WITHIN_REACH * self.period_s * _BRAKING / np.maximum(speed, 1e-12)).min()))
 
-    def _range(self, q: Floats) -> _Near:
-        """Joints stay within their range."""
+    def _range(self, q: Floats) -> list[_Near]:
+        """Joints stay within their range; nothing where none is near an end."""
         left = np.concatenate([q - _LOW, _HIGH - q])
         near = ~(self.gain_per_s * left >= self.joint_speed_radps)
         if not near.any():
-            return _NONE
-        return _EACH_WAY[near], -self.gain_per_s * np.maximum(left[near], 0.0), np.zeros(int(near.sum()))
-
-    def _closing(self, gap: Floats, gradient: Floats, least_m: float) -> _Near:
-        """Rows of gaps ``[P]`` that nothing but the arm closes."""
-        allowed = self.gain_per_s * (gap - least_m)
-        near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(1))
-        return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(np.count_nonzero(near))
+            return []
+        return [(_EACH_WAY[near], -self.gain_per_s * np.maximum(left[near], 0.0), np.zeros(np.count_nonzero(near)))]
 
     def _drift(self, theirs: Floats, heard: Floats) -> Floats:
         """By how much gaps may have shrunk since peers were heard, m: by their speed then and what they may have gained
@@ -224,7 +223,10 @@ class CellRows:
         at = np.array([[*made.bases[j][:2], made.bases[j][2] + UR5E.d_m[0]]])
         ball = Body(at, np.zeros((1, 3)), np.array([reach_m]))
         gaps = body_gaps(own, ball)
-        return self._closing(gaps.gap_m.reshape(-1), gaps.gradient_a.reshape(-1, N_JOINTS), self.arm_gap_m)
+        gradient = gaps.gradient_a.reshape(-1, N_JOINTS)
+        allowed = self.gain_per_s * (gaps.gap_m.reshape(-1) - self.arm_gap_m)
+        near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(1))
+        return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(np.count_nonzero(near))
 
 
 @dataclass
@@ -245,21 +247,14 @@ class _Made:
         if counts not in self.pairs:
             n_peers, n_obstacles, n_people = counts
             pairs = pairs_of(self.shape.arm, n_peers, len(rows.capsules), n_obstacles, n_people)
-            pace, spare_m = np.full(len(pairs.first), rows.gain_per_s), np.full(len(pairs.first), rows.fixture_gap_m)
+            count = len(pairs.first) + PLANE_GAPS * len(self.planes)
+            pace, spare_m = np.full(count, rows.gain_per_s), np.full(count, rows.fixture_gap_m)
             spare_m[pairs.itself], spare_m[pairs.peers] = rows.self_gap_m, rows.arm_gap_m
             pace[pairs.peers] *= 0.5  # each arm answers for half of the closing
             spare_m[pairs.people] = rows.separation_m()
             pace[pairs.people] = 1.0 / (rows.reaction_s + 0.5 * rows.stopping_s)
             self.pairs[counts] = pairs, pace, spare_m
         return self.pairs[counts]
-
-
-@lru_cache(maxsize=8)
-def _made(rows: CellRows) -> _Made:
-    arm = with_tool(UR5E, rows.tool_length_m) if rows.tool_length_m > 0 else UR5E
-    solid = np.array(rows.capsules)
-    fixtures = [Body(solid[:, :3], solid[:, 3:6] - solid[:, :3], solid[:, 6])] if len(solid) else []
-    return _Made(shape_of(arm), np.array(rows.bases), np.array(rows.planes), fixtures)
 
 
 def _bodies(rows: Floats) -> Body:

@@ -19,12 +19,15 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 _MOUNTED = 2  # an arm's first capsules stand where they stand: no matter what is fixed beside them
+PLANE_GAPS = N_CAPSULES - _MOUNTED
+"""Gaps of an arm to one plane."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Which of the own capsules ``first`` ``[P]`` is looked at with which of all bodies' ``second`` ``[P]``, own ones
-    first. Slices of ``[P]``: ``itself``, ``peers`` (64 each), ``fixtures``, ``obstacles``, ``people``."""
+    first. Slices of ``[P]``: ``itself``, ``peers`` (64 each), ``fixtures``, ``obstacles``, ``people``; what planes add
+    comes after them."""
 
     first: Indices
     second: Indices
