@@ -158,7 +158,7 @@ class Metered:
 
     def counts(self) -> dict[str, float]:
         """What the plant has counted since its start; by kind, such as ``contacts: arm``, where it tells kinds."""
-        truth = getattr(self._plant, "truth", dict)()
+        truth: Mapping[str, Any] = getattr(self._plant, "truth", dict)()
         found: dict[str, float] = {}
         for name in COUNTED:
             told = truth.get(name, getattr(self._plant, name, None))
