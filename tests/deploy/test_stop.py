@@ -141,7 +141,7 @@ def test_a_control_process_that_ignores_the_stop_is_ended_and_the_plant_made_saf
         assert until(site.is_safe)
         assert done.returncode == 0 or "is taking the plant" in done.stdout or "not taken over" in done.stdout
         assert site.process.wait(10.0) == -signal.SIGKILL
-        assert site.plant.largest_step(at_s) <= 10.0 + 1e-6
+        assert site.plant.excess(at_s) <= 1e-6  # a busy machine's walk makes up for the time that it stood
         assert until(lambda: (read_whole(site.station.watchdog) or {})["state"] == "safe")
         told = read_whole(site.station.watchdog) or {}
         assert told["why"] == f"a stop was not carried out for over 0.6 s; process {site.process.pid} killed"

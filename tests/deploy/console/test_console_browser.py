@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from tests.deploy.console.rig import PATIENCE_S, Site, served_station, until
 
 from twinloop.deploy.proposals.folder import ProposalFolder
@@ -89,7 +89,7 @@ def test_an_order_by_a_boosted_form_shows_its_answer_in_place(site: Site, people
     page.wait_for_selector("#order.done")
     assert "mode advise" in page.inner_text("#order")
     assert page.evaluate("window.stays") == 1, "the page was loaded anew: HTMX did not work"
-    page.wait_for_function("document.querySelector('[data-k=\"mode:mill/M02\"]').textContent === 'advise'")
+    expect(page.locator("[data-k='mode:mill/M02']").first).to_have_text("advise")
     assert complaints == []
     page.close()
 
@@ -141,7 +141,7 @@ def test_the_page_says_within_two_seconds_that_the_stream_is_dead(
     site: Site, people_of: dict[str, BrowserContext]
 ) -> None:
     page, _ = opened(people_of["olga"], f"{site.url}/")
-    page.wait_for_function("document.querySelector('[data-k=\"site:number\"]').textContent !== ''")
+    expect(page.locator("[data-k='site:number']").first).not_to_be_empty()
     until(lambda: page.locator("#stale").is_hidden())
     # The server hangs with its connections open: nothing tells the browser so but the silence.
     site.server.servers[0].get_loop().call_soon_threadsafe(time.sleep, 4.0)
