@@ -4,6 +4,7 @@ A row is about one gap ``d`` between two capsules with gradient ``g`` by the arm
 close it at no more than a share of ``gain`` times what is left, ``g . u >= -share gain (d - least)`` (Ames et al. 2019,
 arXiv 1903.11199). Of two arms each answers for one half, by what it has heard of the other, so that each can decide
 alone. What was heard is old: the other may have come nearer by its speed then, and by what it may have gained since.
+Where that is as much as the gap, no way is known to lead off it, and the arm stands until it hears again.
 
 An arm can brake all joints together from full speed within ``T = max speed / braking`` (0.21 s by the maker's stopping
 data), along the line of its present speeds. So a gap that closes at ``v`` still shrinks by ``v (reaction + T / 2)``;
@@ -31,7 +32,7 @@ from .arm import N_JOINTS, UR5E, with_tool
 from .arm_body import ArmBody, ArmShape, Body, shape_of
 from .gaps import body_gaps
 from .nameplate import ARM, BODY_MEASURED, MEASURED, OBSTACLE, PERSON
-from .surroundings import PLANE_GAPS, Pairs, look_around, look_down, pairs_of
+from .surroundings import MOUNTED, PLANE_GAPS, Pairs, look_around, look_down, pairs_of
 
 Floats = NDArray[np.float64]
 Place = tuple[float, float, float, float]
@@ -162,9 +163,13 @@ class CellRows:
         if len(made.planes):
             gap, gradient = map(np.concatenate, zip((gap, gradient), look_down(own, made.planes), strict=True))
         allowed = gap - spare_m
-        if late:
-            allowed[pairs.peers] -= self._drift(seen.theirs.reshape(len(heard), -1, N_JOINTS), arms[heard]).reshape(-1)
         stops = len(people) > 0 and not (allowed[pairs.people] > 0.0).all()
+        if late:
+            moves = seen.theirs.reshape(len(heard), -1, N_JOINTS, 3)
+            drift, travel = self._since(moves, seen.normal[pairs.peers].reshape(len(heard), -1, 3), arms[heard])
+            allowed[pairs.peers] -= drift
+            # where the other may be here already, no way is known to lead off it
+            stops |= not (gap[pairs.peers] > travel).all()
         if len(people) and not np.isfinite(allowed[pairs.people]).all():
             return _UNKNOWN
         allowed *= pace
@@ -177,12 +182,16 @@ class CellRows:
             near[at] = ~(allowed[at] - np.maximum(comes, 0.0) >= steep[at])
             floor[at] = comes - allowed[at]
             spare[at] = 0.5 * (np.abs(gradient[at]) @ (_WITHIN_REACH * self.period_s * _BRAKING))
-        if stops:
-            near[pairs.people] = False
         rows, least, spare = gradient[near], floor[near], spare[near]
-        parts = [*self._range(q), *(self._blind(own, made, j) for j in range(len(self.bases)) if j not in (k, *heard))]
+        parts = self._range(q)
+        for j in range(len(self.bases)):
+            if j != k and j not in heard:
+                around, is_inside = self._blind(own, made, j)
+                parts.append(around)
+                stops |= is_inside
         if stops:  # a protective stop: every joint brakes, and none may start
-            parts.append((_EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS)))
+            parts = [(_EACH_WAY, np.zeros(2 * N_JOINTS), np.zeros(2 * N_JOINTS))]
+            rows, least, spare = rows[:0], least[:0], spare[:0]
         if parts:
             rows, least, spare = map(np.concatenate, zip((rows, least, spare), *parts, strict=True))
         if not (np.isfinite(rows).all() and not np.isnan(least).any()):
@@ -208,25 +217,37 @@ class CellRows:
             return []
         return [(_EACH_WAY[near], -self.gain_per_s * np.maximum(left[near], 0.0), np.zeros(np.count_nonzero(near)))]
 
-    def _drift(self, theirs: Floats, heard: Floats) -> Floats:
-        """By how much gaps may have shrunk since peers were heard, m: by their speed then and what they may have gained
-        since. ``theirs`` ``[H, 64, 6]``, ``heard`` ``[H, O]``; ``[H, 64]``."""
-        age_s = heard[:, _HEARD_AGE, None]
-        towards = np.abs(theirs)
-        came = np.maximum(-(theirs @ heard[:, _HEARD_DQ, None])[..., 0], 0.0) * age_s
-        gained = 0.5 * age_s * age_s * (towards @ _BRAKING)
-        return np.asarray(np.minimum(came + gained, towards.sum(-1) * self.joint_speed_radps * age_s))
+    def _since(self, moves: Floats, normal: Floats, heard: Floats) -> tuple[Floats, Floats]:
+        """By how much gaps may have shrunk since peers were heard, and how far the peers' points may have gone, m: by
+        their speed then and what they may have gained since, no faster than joints go.
 
-    def _blind(self, own: ArmBody, made: _Made, j: int) -> _Near:
-        """A peer not heard for long is a ball of its whole reach about its shoulder."""
+        ``moves`` ``[H, 64, 6, 3]``, ``normal`` ``[H, 64, 3]``, ``heard`` ``[H, O]``; ``[64 H]`` each.
+        """
+        age_s, speed = heard[:, _HEARD_AGE, None], heard[:, _HEARD_DQ]
+        came = np.einsum("hpjc,hj->hpc", moves, speed)
+        closing = np.maximum(np.einsum("hpc,hpc->hp", came, normal), 0.0)
+        towards = np.abs(np.einsum("hpjc,hpc->hpj", moves, normal))
+        anywhere = np.sqrt(np.einsum("hpjc,hpjc->hpj", moves, moves))
+        found = []
+        for then, rates in ((closing, towards), (np.sqrt(np.einsum("hpc,hpc->hp", came, came)), anywhere)):
+            gained = 0.5 * age_s * age_s * (rates @ _BRAKING)
+            most = rates.sum(-1) * self.joint_speed_radps * age_s
+            found.append(np.minimum(then * age_s + gained, most).reshape(-1))
+        return found[0], found[1]
+
+    def _blind(self, own: ArmBody, made: _Made, j: int) -> tuple[_Near, bool]:
+        """A peer not heard for long may be anywhere in a ball of its whole reach about its shoulder: rows that keep out
+        of it, and whether the arm is inside."""
         reach_m = UR5E.reach_m + self.tool_length_m + UR5E.d_m[5]
         at = np.array([[*made.bases[j][:2], made.bases[j][2] + UR5E.d_m[0]]])
         ball = Body(at, np.zeros((1, 3)), np.array([reach_m]))
         gaps = body_gaps(own, ball)
         gradient = gaps.gradient_a.reshape(-1, N_JOINTS)
-        allowed = self.gain_per_s * (gaps.gap_m.reshape(-1) - self.arm_gap_m)
+        left = gaps.gap_m.reshape(-1) - self.arm_gap_m
+        allowed = self.gain_per_s * left
         near = ~(allowed >= self.joint_speed_radps * np.abs(gradient).sum(1))
-        return gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(np.count_nonzero(near))
+        rows = gradient[near], -np.maximum(allowed[near], 0.0), np.zeros(np.count_nonzero(near))
+        return rows, not (left[MOUNTED:] > 0.0).all()
 
 
 @dataclass

@@ -31,7 +31,9 @@ class Guard(Strict):
     arm_gap_m: NonNegativeFloat = Field(0.05, description="between arms, each of which answers for half of the closing")
     self_gap_m: NonNegativeFloat = Field(0.01, description="between links of one arm that can meet")
     fixture_gap_m: NonNegativeFloat = Field(0.03, description="to fixtures and moving obstacles")
-    blind_s: PositiveFloat = Field(0.5, description="a peer that was heard longer ago may be anywhere in its reach")
+    blind_s: PositiveFloat = Field(
+        0.5, description="a peer that was heard longer ago may be anywhere in its reach: an arm inside stands"
+    )
     person: PersonGuard = PersonGuard()
     inside_twin: bool = Field(
         False, description="the twin's arms obey a batched form of the guard, so that agents learn under it"

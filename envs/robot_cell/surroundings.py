@@ -18,8 +18,9 @@ from .distance import NO_DISTANCE_M, closest_of_few
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-_MOUNTED = 2  # an arm's first capsules stand where they stand: no matter what is fixed beside them
-PLANE_GAPS = N_CAPSULES - _MOUNTED
+MOUNTED = 2
+"""So many capsules of an arm, the first ones, stand where they stand."""
+PLANE_GAPS = N_CAPSULES - MOUNTED
 """Gaps of an arm to one plane."""
 
 
@@ -45,7 +46,7 @@ def pairs_of(arm: Arm, n_peers: int, n_fixtures: int, n_obstacles: int, n_people
     first, second, slices = [own[:, 0]], [own[:, 1]], [slice(0, len(own))]
     at = N_CAPSULES
     for count, capsules in (
-        (n_peers * N_CAPSULES, range(N_CAPSULES)), (n_fixtures, range(_MOUNTED, N_CAPSULES)),
+        (n_peers * N_CAPSULES, range(N_CAPSULES)), (n_fixtures, range(MOUNTED, N_CAPSULES)),
         (n_obstacles, range(N_CAPSULES)), (n_people, range(N_CAPSULES)),
     ):  # fmt: skip
         first.append(np.tile(np.array(capsules, dtype=np.intp), count))
@@ -58,7 +59,8 @@ def pairs_of(arm: Arm, n_peers: int, n_fixtures: int, n_obstacles: int, n_people
 @dataclass(frozen=True)
 class Nearness:
     """Of each pair: ``gap_m`` ``[P]``, ``normal`` ``[P, 3]`` to the own capsule, ``gradient`` ``[P, 6]`` of the gap by
-    the own joints in m a rad, and by how much ``[peers, 6]`` the gaps to other arms change with *their* joints."""
+    the own joints in m a rad; of those with other arms, ``theirs`` ``[.., 6, 3]``: how the other's point moves with its
+    joints."""
 
     gap_m: Floats
     normal: Floats
@@ -70,7 +72,7 @@ def look_around(
     own: ArmBody, peers: Sequence[ArmBody], others: Sequence[Body], pairs: Pairs, *, theirs: bool = True
 ) -> Nearness:
     """Every pair of ``pairs``; ``others``: fixtures, obstacles and people, in this order. ``theirs``: whether it shall
-    be told how the other arms' joints move the gaps."""
+    be told how the other arms' points move."""
     bodies = (own, *peers, *others)
     first, second = pairs.first, pairs.second
     lines = np.concatenate(
@@ -85,26 +87,25 @@ def look_around(
     itself = pairs.itself
     rates[itself] -= _rates(own, second[itself], t[itself])
     gradient = np.einsum("pjc,pc->pj", rates, normal)
-    by_peers = gradient[:0]
+    moves = rates[:0]
     if peers and theirs:
         those, each = pairs.peers, N_CAPSULES * N_CAPSULES
         which, share = second[those] % N_CAPSULES, t[those]
         spans = [slice(k * each, (k + 1) * each) for k in range(len(peers))]
-        moves = [_rates(peer, which[k], share[k]) for peer, k in zip(peers, spans, strict=True)]
-        by_peers = -np.einsum("pjc,pc->pj", np.concatenate(moves), normal[those])
-    return Nearness(distance - radius[first] - radius[second], normal, gradient, by_peers)
+        moves = np.concatenate([_rates(peer, which[k], share[k]) for peer, k in zip(peers, spans, strict=True)])
+    return Nearness(distance - radius[first] - radius[second], normal, gradient, moves)
 
 
 def look_down(own: ArmBody, planes: Floats) -> tuple[Floats, Floats]:
     """Gaps ``[6 P]`` of the arm's capsules, but those that are mounted, to ``planes`` ``[P, 4]`` (unit normal, offset),
     and their gradients ``[6 P, 6]``, as :func:`~.gaps.plane_gaps` has them one plane at a time."""
     normal = planes[:, :3].T
-    fall = own.along_m[_MOUNTED:] @ normal  # [6, P]
-    gap = own.start_m[_MOUNTED:] @ normal + np.minimum(fall, 0.0)
-    gap -= planes[:, 3] + own.radius_m[_MOUNTED:, None]
-    gradient = own.along_rates[_MOUNTED:] @ normal  # [6, 6, P]
+    fall = own.along_m[MOUNTED:] @ normal  # [6, P]
+    gap = own.start_m[MOUNTED:] @ normal + np.minimum(fall, 0.0)
+    gap -= planes[:, 3] + own.radius_m[MOUNTED:, None]
+    gradient = own.along_rates[MOUNTED:] @ normal  # [6, 6, P]
     gradient *= (fall < 0.0)[:, None]
-    gradient += own.start_rates[_MOUNTED:] @ normal
+    gradient += own.start_rates[MOUNTED:] @ normal
     return gap.reshape(-1), gradient.swapaxes(1, 2).reshape(-1, N_JOINTS)
 
 

@@ -17,13 +17,22 @@ from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.plant import Telemetry
 from twinloop.envs.robot_cell.arm import UR5E
 from twinloop.envs.robot_cell.arm_body import ArmShape, Body
-from twinloop.envs.robot_cell.config import HOME_RAD, CapsuleFixture, People, RandomArms, RobotCellConfig
+from twinloop.envs.robot_cell.config import (
+    HOME_RAD,
+    ArmPlace,
+    CapsuleFixture,
+    FixedArms,
+    People,
+    RandomArms,
+    RobotCellConfig,
+)
 from twinloop.envs.robot_cell.constraints import cell_rows
 from twinloop.envs.robot_cell.gaps import arm_gaps, body_gaps, plane_gaps
 from twinloop.envs.robot_cell.guard import CellRows
 from twinloop.envs.robot_cell.kinematics import reach_speeds, tool_position
 from twinloop.envs.robot_cell.nameplate import ARM, BODY_MEASURED, MEASURED, PERSON
 from twinloop.envs.robot_cell.site import SITE
+from twinloop.envs.robot_cell.surroundings import look_around, pairs_of
 
 Floats = NDArray[np.float64]
 DT_S = 0.02
@@ -124,7 +133,52 @@ def test_what_was_heard_long_ago_leaves_less_room_and_a_silent_peer_none() -> No
     fresh, late, old = freest(0.0), freest(0.04), freest(0.2)
     assert fresh < late < old <= 0.0
     blind = rows({ARM: measured_arms(q, age_s=2.0)}, np.zeros((2, 6)))
-    assert blind.least[0].max() == 0.0  # inside the other's reach: no nearer
+    assert may_only_stand(blind.control[0], blind.least[0])  # inside the other's reach
+
+
+def may_only_stand(control: Floats, least: Floats) -> bool:
+    """Whether rows leave each joint no way to go."""
+    asked = np.isfinite(least)
+    each_way = np.concatenate((np.eye(6), -np.eye(6)))
+    return all(((control[asked] @ way) < least[asked]).any() for way in 0.01 * each_way)
+
+
+def test_an_arm_stands_where_the_other_may_have_come_to_since_it_was_heard_and_goes_on_where_it_may_not() -> None:
+    # In a recorded cell an arm that had not heard the other for 0.52 s, beside it at 5 cm, slid along it into contact.
+    home = np.array([HOME_RAD, HOME_RAD])
+    near = home + np.array([0.0, 0.9, -0.6, 0.0, 0.0, 0.0])
+    rows = rows_of(seat=1, fixtures=[])
+    gap = two_arms_gap(near, np.array(rows.bases))
+    assert 0.0 < gap < 0.5
+    fresh = rows({ARM: measured_arms(near)}, np.zeros((2, 6)))
+    assert not may_only_stand(fresh.control[0], fresh.least[0])
+    late = rows({ARM: measured_arms(near, age_s=0.45)}, np.zeros((2, 6)))
+    assert may_only_stand(late.control[0], late.least[0])
+    apart = rows_of(seat=1, fixtures=[], arms=FixedArms(places=[ArmPlace(x_m=-2.0), ArmPlace(x_m=2.0)]))
+    for age_s in (0.45, 2.0):
+        far = apart({ARM: measured_arms(home, age_s=age_s)}, np.zeros((2, 6)))
+        assert not may_only_stand(far.control[0], far.least[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(poses, speeds, st.floats(0.02, 0.5), st.integers(0, 2**32 - 1))
+def test_an_unheard_arm_goes_no_farther_than_the_guard_reckons(q: Floats, dq: Floats, age_s: float, seed: int) -> None:
+    """Joints that change their speeds as fast as brakes can, at random: points move less than ``travel``, to first
+    order in the levers, which are those of the pose that was heard."""
+    rows = rows_of(seat=1, fixtures=[])
+    rng, steps = np.random.default_rng(seed), 50
+    own, peer = (SHAPE.at(q[k], np.array(rows.bases[k])) for k in (0, 1))
+    pairs = pairs_of(UR5E, 1, 0, 0, 0)
+    seen = look_around(own, (peer,), (), pairs)
+    moves, normal = seen.theirs[None], seen.normal[pairs.peers][None]
+    drift, travel = rows._since(moves, normal, measured_arms(q, heard_dq=dq, age_s=age_s)[1:])
+    speed, turned = dq[1].copy(), np.zeros(6)
+    for _ in range(steps):
+        speed = np.clip(speed + rng.uniform(-1, 1, 6) * BRAKING * age_s / steps, -1.5, 1.5)
+        turned += speed * age_s / steps
+    moved = np.einsum("hpjc,j->hpc", moves, turned)
+    assert (np.linalg.norm(moved, axis=-1)[0] <= travel + 1e-9).all()
+    assert (np.einsum("hpc,hpc->hp", moved, normal)[0] <= drift + 1e-9).all()
 
 
 @settings(max_examples=40, deadline=None)
