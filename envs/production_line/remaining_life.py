@@ -47,6 +47,7 @@ ENDLESS_SLOTS: Final = 1e12
 WEAR_KIND: Final = UPKEEP_STATICS[0].name
 _LATE = 50.0
 """Logarithm of a cumulative hazard that nothing lives through, and that no float overflows at."""
+_JUST_NOW = 1e-100
 _WEIBULL, _GAMMA, _DOWN = 1.0, 2.0, 3.0
 _PACE, _WEAR = "_wear_pace", [signal.name for signal in HIDDEN].index("wear")
 _AT = {signal.name: k for k, signal in enumerate(MEASURED)}
@@ -76,6 +77,7 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     by_age = xp.where(will < _LATE, by_age, xp.ones_like(by_age))
     # of a gamma process the shape is level / scale of wear, and its rate a slot that over the mean life
     left = shape * xp.clip(1.0 - seen, 0.0, None)
+    ago = xp.where(ago < _JUST_NOW, xp.zeros_like(ago), ago)  # in between, the incomplete gamma function is no number
     alive, later = (gammainc(shape / life * slots, left) for slots in (ago, ago + horizon))
     by_wear = xp.where(alive > 0, 1.0 - later / xp.where(alive > 0, alive, xp.ones_like(alive)), xp.ones_like(alive))
     by_wear = xp.where(left > 0, by_wear, xp.ones_like(by_wear))

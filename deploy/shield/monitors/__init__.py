@@ -54,15 +54,13 @@ __all__ = [
 
 @runtime_checkable
 class Watched(Protocol):
-    """A policy whose inputs can be watched, such as an artifact's; ``inputs`` may be empty. ``own``: agents that it
-    answers for, None for all."""
+    """A policy whose inputs can be watched, such as an artifact's; ``inputs`` may be empty. One that answers for some
+    agents alone names them in ``own``, and they alone are watched."""
 
     @property
     def inputs(self) -> Mapping[str, Sample]: ...
     @property
     def encoders(self) -> Mapping[str, Encoder]: ...
-    @property
-    def own(self) -> frozenset[str] | None: ...
 
 
 def monitors_of(
@@ -98,7 +96,8 @@ def monitors_of(
     if policy is not None and policy.inputs:
         given = chosen.inputs
         calibration, patience = calibrate_inputs(policy.inputs, given.score), Persistence(given.k, given.m)
-        found.append(DistributionMonitor(plate, policy.encoders, calibration, given.alpha, patience, policy.own))
+        own = getattr(policy, "own", None)
+        found.append(DistributionMonitor(plate, policy.encoders, calibration, given.alpha, patience, own))
     if intervention_rates:
         told = chosen.drift
         designs = {

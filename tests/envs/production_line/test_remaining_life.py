@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -168,6 +168,7 @@ def test_replicas_fail_as_often_as_they_say_of_themselves_whatever_their_pace() 
 
 
 @settings(deadline=None, max_examples=60)
+@example(shape=1.0, scale=2.0, age=0.0, seen=0.875, ago=2.2250738585e-313)
 @given(
     shape=st.floats(0.5, 6.0),
     scale=st.floats(2.0, 1e6),
