@@ -77,7 +77,7 @@ def chance_within(measured: Array, wear: Array, horizon: Array | float) -> Array
     by_age = xp.where(will < _LATE, by_age, xp.ones_like(by_age))
     # of a gamma process the shape is level / scale of wear, and its rate a slot that over the mean life
     left = shape * xp.clip(1.0 - seen, 0.0, None)
-    ago = xp.where(ago < _JUST_NOW, xp.zeros_like(ago), ago)  # in between, the incomplete gamma function is no number
+    ago = xp.where(ago < _JUST_NOW, xp.zeros_like(ago), ago)  # SciPy has 0 for the gamma function of a denormal
     alive, later = (gammainc(shape / life * slots, left) for slots in (ago, ago + horizon))
     by_wear = xp.where(alive > 0, 1.0 - later / xp.where(alive > 0, alive, xp.ones_like(alive)), xp.ones_like(alive))
     by_wear = xp.where(left > 0, by_wear, xp.ones_like(by_wear))
