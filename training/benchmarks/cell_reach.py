@@ -73,10 +73,10 @@ CASES = (
     Case("seats", {}, {}, seats=True),
     Case("seats, heard 1 period late", {}, {"peer_delay_periods": 1}, seats=True),
     Case("seats, heard 2 periods late", {}, {"peer_delay_periods": 2}, seats=True),
-    Case("seats, not heard for 1 s, 6 a minute", {}, {"peer_loss_s": 1.0, "peer_losses_per_min": 6.0}, seats=True),
+    Case("seats, not heard for 1 s, 20 a minute", {}, {"peer_loss_s": 1.0, "peer_losses_per_min": 20.0}, seats=True),
     Case(
-        "seats, frozen for 1 s and looking fresh, 6 a minute", {},
-        {"peer_loss_s": 1.0, "peer_losses_per_min": 6.0, "peer_frozen": True}, seats=True,
+        "seats, frozen for 1 s and looking fresh, 20 a minute", {},
+        {"peer_loss_s": 1.0, "peer_losses_per_min": 20.0, "peer_frozen": True}, seats=True,
     ),
     Case("two people who come near", {"people": {"number": [2, 2], "distance_m": [2.0, 3.4]}},
          {"visits_per_min": 2.0, "visit_m": 1.1}),
