@@ -39,7 +39,7 @@ def reference(tmp_path: Path) -> Path:
 
 
 def test_the_meter_counts_processes_that_inherited_the_mark_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    burn = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass\n"
+    burn = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass\n"
     burn += "print(1, flush=True)\ninput()"
     costs = {}
     for marked in (False, True):
@@ -54,7 +54,7 @@ def test_the_meter_counts_processes_that_inherited_the_mark_and_no_others(monkey
             costs[marked] = meter.read()
             child.communicate(b"\n")
     assert costs[True].n_processes == costs[False].n_processes + 1 == 2
-    assert costs[True].cpu_s > 0.4 > costs[False].cpu_s
+    assert costs[True].cpu_s > 0.4 > costs[False].cpu_s  # 0.5 were burnt; the kernel counts in ticks of 10 ms
     assert costs[True].uss_mib > costs[False].uss_mib
 
 
