@@ -148,9 +148,11 @@ def test_a_run_answers_prometheus_while_it_goes_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     text, deadline_s = "", time.monotonic() + 120.0
+    # A slow machine decides its first periods too late, and assets stand on their fallback until it keeps up.
+    wanted = 'twinloop_cycle_seconds{quantile="0.99"}', 'twinloop_assets{mode="autonomous"} 7.0'
     try:
-        while 'twinloop_cycle_seconds{quantile="0.99"}' not in text and run.poll() is None:
-            assert time.monotonic() < deadline_s
+        while not all(line in text for line in wanted) and run.poll() is None:
+            assert time.monotonic() < deadline_s, text
             time.sleep(0.2)
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10.0) as answer:
@@ -161,4 +163,4 @@ def test_a_run_answers_prometheus_while_it_goes_on(tmp_path: Path) -> None:
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=60.0)
     assert run.returncode == 130, out
-    assert 'twinloop_assets{mode="autonomous"} 7.0' in text
+    assert all(line in text for line in wanted)
