@@ -6,9 +6,12 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +29,22 @@ from ...envs.robot_cell.config import RobotCellConfig
 from ...envs.robot_cell.nameplate import ARM
 from ...envs.robot_cell.plant_config import RobotCellPlantConfig
 from ...envs.twin import Observation
+from .cell_hostile import HostileArms
 
 Floats = NDArray[np.float64]
 
 STUCK_S = 5.0
 """A cell in which nothing has been touched for so long is deadlocked."""
+HOSTILE = "hostile:"
 _STANDS = "person_at_standstill"
 
 
 @dataclass(frozen=True)
 class CellJob:
-    """One stretch: ``policy`` is a controller's name or an artifact's folder; ``site`` and ``plant`` are what a plant's
-    file would say; ``seats``: every arm decides by a shield of its own and by what it heard; ``until_touched``: it
-    ends when every arm has touched a target."""
+    """One stretch: ``policy`` is a controller's name, an artifact's folder or, behind ``hostile:``, a name of a policy
+    that means harm (:mod:`.cell_hostile`); ``site`` and ``plant`` are what a plant's file would say; ``seats``: every
+    arm decides by a shield of its own and by what it heard; ``until_touched``: it ends when every arm has touched a
+    target."""
 
     case: str
     policy: str
@@ -82,7 +88,7 @@ def play(job: CellJob) -> CellRecord:
     plant = site.plant(config, RobotCellPlantConfig.model_validate({**job.plant, "seed": job.seed}))
     plant_any: Any = plant
     dt_s, n = config.control_period_s, config.n_arms
-    policy = _policy(job.policy, plant.nameplate, job.seed)
+    policy = _policy(job, plant.nameplate, config)
     memory = policy.start(1)
     minds = _shields(job, site, config)
     states = [shield.start() for shield, _ in minds]
@@ -126,6 +132,21 @@ def play(job: CellJob) -> CellRecord:
     )  # fmt: skip
 
 
+def played(jobs: Sequence[CellJob], processes: int, kept: Path | None) -> Iterator[CellRecord]:
+    """Records in the order of the jobs, as they come; those in ``kept`` are used again, new ones go there."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(_once, kept), jobs)
+
+
+def _once(kept: Path | None, job: CellJob) -> CellRecord:
+    record = recalled(kept, job) if kept else None
+    if record is None:
+        record = play(job)
+        if kept:
+            keep(kept, record)
+    return record
+
+
 def keep(folder: Path, record: CellRecord) -> None:
     """Write a record, for :func:`recalled`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,13 +162,17 @@ def recalled(folder: Path, job: CellJob) -> CellRecord | None:
 
 def _key(job: CellJob) -> str:
     told = asdict(job)
-    if job.policy not in CONTROLLERS:
+    if job.policy not in CONTROLLERS and not job.policy.startswith(HOSTILE):
         told["policy"] = hashlib.sha256((Path(job.policy) / "MANIFEST.sha256").read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _policy(name: str, nameplate: Nameplate, seed: int) -> Policy:
-    return cell_controller(name, nameplate, seed) if name in CONTROLLERS else load_artifact(Path(name), nameplate)
+def _policy(job: CellJob, nameplate: Nameplate, config: RobotCellConfig) -> Policy:
+    if job.policy.startswith(HOSTILE):
+        return HostileArms(job.policy.removeprefix(HOSTILE), nameplate, config, job.seed)
+    if job.policy in CONTROLLERS:
+        return cell_controller(job.policy, nameplate, job.seed)
+    return load_artifact(Path(job.policy), nameplate)
 
 
 def _shields(job: CellJob, site: Site, config: RobotCellConfig) -> list[tuple[Shield, list[int]]]:

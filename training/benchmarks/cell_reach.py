@@ -6,10 +6,7 @@ import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,8 @@ import numpy as np
 
 from ..report import Cell, Table, print_table, provenance, say
 from ..statistics import Interval, mean_interval
-from .cell_play import STUCK_S, CellJob, CellRecord, keep, play, recalled
+from .cell_play import STUCK_S, CellJob, CellRecord, played
+from .cell_scene import ring
 
 NAME = "cell_reach"
 SUMMARY = "touches, contacts and deadlocks of a learned policy and of baselines in the emulated robot cell"
@@ -54,22 +52,12 @@ class Case:
     share: float = 0.25
 
 
-def _ring(n: int, spacing_m: float) -> dict[str, Any]:
-    """Arms evenly on a ring, ``spacing_m`` from each to the next, facing its middle."""
-    radius = 0.5 * spacing_m / math.sin(math.pi / max(2, n))
-    turns = [math.pi + 2.0 * math.pi * k / n for k in range(n)]
-    places = [
-        {"x_m": radius * math.cos(a), "y_m": radius * math.sin(a), "yaw_deg": math.degrees(a) % 360.0} for a in turns
-    ]
-    return {"arms": {"kind": "fixed", "places": places}}
-
-
 MAIN = Case("stream", {}, {}, share=1.0)
 CASES = (
     Case("stream, crossing targets", _CROSSING, {}),
-    Case("bases 0.8 m apart", _ring(2, 0.8), {}),
-    Case("bases 1.3 m apart", _ring(2, 1.3), {}),
-    Case("three arms, 1.1 m apart", _ring(3, 1.1), {}),
+    Case("bases 0.8 m apart", ring(2, 0.8), {}),
+    Case("bases 1.3 m apart", ring(2, 1.3), {}),
+    Case("three arms, 1.1 m apart", ring(3, 1.1), {}),
     Case("seats", {}, {}, seats=True),
     Case("seats, heard 1 period late", {}, {"peer_delay_periods": 1}, seats=True),
     Case("seats, heard 2 periods late", {}, {"peer_delay_periods": 2}, seats=True),
@@ -112,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = _jobs(arguments)
     if arguments.baselines_only:
         jobs = [job for job in jobs if job.policy != arguments.artifact]
-    records = _played(jobs, arguments.processes, arguments.records)
+    records = [_told(record) for record in played(jobs, arguments.processes, arguments.records)]
     streams, singles = _stream_table(records), _single_table(records)
     tables = [streams, singles]
     met = True
@@ -153,21 +141,6 @@ def _singles(arguments: argparse.Namespace) -> list[CellJob]:
         n_pairs = arguments.pairs if policy == arguments.artifact else arguments.pairs // 2
         found += [replace(single, policy=policy, seed=1000 + k) for k in range(n_pairs)]
     return found
-
-
-def _played(jobs: Sequence[CellJob], processes: int, kept: Path | None) -> list[CellRecord]:
-    """Records in the order of the jobs; those in ``kept`` are used again, new ones go there."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return [_told(record) for record in pool.map(partial(_once, kept), jobs)]
-
-
-def _once(kept: Path | None, job: CellJob) -> CellRecord:
-    record = recalled(kept, job) if kept else None
-    if record is None:
-        record = play(job)
-        if kept:
-            keep(kept, record)
-    return record
 
 
 def _told(record: CellRecord) -> CellRecord:

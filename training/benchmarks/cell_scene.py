@@ -7,6 +7,7 @@ costs what a learned one does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ def busy_cell(seat: int | None = None, **more: Any) -> RobotCellConfig:
 def busy_plant(seed: int, **more: Any) -> RobotCellPlantConfig:
     """Its plant: people come up to the arms several times a minute."""
     return RobotCellPlantConfig(**{"seed": seed, "visits_per_min": 4.0, "visit_m": 1.05, **more})
+
+
+def ring(n: int, spacing_m: float) -> dict[str, Any]:
+    """Arms evenly on a ring, ``spacing_m`` from each to the next, facing its middle."""
+    radius = 0.5 * spacing_m / math.sin(math.pi / max(2, n))
+    turns = [math.pi + 2.0 * math.pi * k / n for k in range(n)]
+    places = [
+        {"x_m": radius * math.cos(a), "y_m": radius * math.sin(a), "yaw_deg": math.degrees(a) % 360.0} for a in turns
+    ]
+    return {"arms": {"kind": "fixed", "places": places}}
 
 
 def reaching_artifact(
