@@ -22,6 +22,8 @@ from .errors import NameplateError
 
 FloatArray = NDArray[np.float64]
 
+_SIGNALS = ("measured", "commanded", "hidden", "statics")
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -31,7 +33,8 @@ class Signal:
     hands the asset back to its own controller, ``rate_limit_per_s`` is in ``unit`` per second, and
     ``levels`` lists the allowed values of a discrete command. ``tag`` is the address part used by
     protocol servers, ``circular`` marks angles that wrap at ``maximum``. A description such as "0 off, 1 on"
-    names levels (:mod:`.level_names`), which people then read.
+    names levels (:mod:`.level_names`), which people then read. ``relayed``: a message of another asset, which may be
+    lost for a while and then say something far off; no hash knows of it, for it is nothing to a policy.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Signal:
     rate_limit_per_s: float | None = None
     levels: tuple[float, ...] | None = None
     circular: bool = False
+    relayed: bool = False
 
     def __post_init__(self) -> None:
         where = f"signal {self.name!r}"
@@ -181,7 +185,11 @@ class Nameplate:
         return tuple(f"{g.name}/{a}/{s.name}" for g in self.groups for a in g.assets for s in getattr(g, kind))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        told = asdict(self)
+        for group in told["groups"]:
+            for kind in _SIGNALS:
+                group[kind] = tuple(s if s["relayed"] else _as_hashed(s) for s in group[kind])
+        return told
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Nameplate:
@@ -218,13 +226,21 @@ class Nameplate:
     @property
     def hash(self) -> str:
         """SHA-256 of the whole declaration: ties a policy to one site."""
-        return digest(self.to_dict())
+        told = self.to_dict()
+        for group in told["groups"]:
+            group.update({kind: tuple(map(_as_hashed, group[kind])) for kind in _SIGNALS})
+        return digest(told)
 
     @property
     def interface_hash(self) -> str:
         """SHA-256 of the signals alone: equal for sites that a transferable policy can serve."""
-        keys = ("name", "measured", "commanded", "statics")
-        return digest([{k: asdict(g)[k] for k in keys} for g in self.groups])
+        keys = ("measured", "commanded", "statics")
+        return digest(
+            [
+                {"name": g.name, **{k: tuple(_as_hashed(asdict(s)) for s in getattr(g, k)) for k in keys}}
+                for g in self.groups
+            ]
+        )
 
     def differences(self, other: Nameplate, *, interface_only: bool = False) -> list[str]:
         """Say in words where ``other`` disagrees with this nameplate; empty when it does not."""
@@ -260,11 +276,15 @@ def _signal_differences(group: str, kind: str, ours: tuple[Signal, ...], theirs:
     for name in (n for n in a if n in b):
         for key, value in asdict(a[name]).items():
             there = asdict(b[name])[key]
-            if key not in ("description", "tag") and value != there:
+            if key not in ("description", "tag", "relayed") and value != there:
                 found.append(f"{group}/{name}: {key} {value!r} here, {there!r} there")
     if not found and [s.name for s in ours] != [s.name for s in theirs]:
         found.append(f"{group}: {kind} signals stand in another order")
     return found
+
+
+def _as_hashed(signal: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in signal.items() if key != "relayed"}
 
 
 def digest(data: object) -> str:

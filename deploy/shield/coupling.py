@@ -188,6 +188,7 @@ class Coupling:
         applied: Floats,
         elapsed_s: float,
         measured: Arrays,
+        seen: Arrays,
         limits: Limits | None = None,
         wished: Callable[[], Floats] | None = None,
     ) -> Coupled:
@@ -195,14 +196,14 @@ class Coupling:
 
         ``u``: ``[n]``, what the commands' own limits made of ``wished``, inside ``low`` to ``high``: it is the answer
         where it keeps every row. ``wished`` is asked for only where it does not; without it distances are from ``u``.
-        ``applied``: ``[n]``, what sums may change from in ``elapsed_s``. ``measured``: ``[N, O]`` a group, guarded.
-        ``limits``: minimum and maximum of sums by name, taken where they tighten. Raises whatever a site's barrier
-        raises.
+        ``applied``: ``[n]``, what sums may change from in ``elapsed_s``. ``measured`` and ``seen``: ``[N, O]`` a
+        group, of :class:`~.inputs.Guarded`. ``limits``: minimum and maximum of sums by name, taken where they tighten.
+        Raises whatever a site's barrier raises.
         """
         if not self.any:
             return Coupled(u, Status.UNCHANGED)
         bounds, allowed = self._ends(applied, elapsed_s, limits)
-        blocks = self._state.rows(measured, applied) if self._state.any else ()
+        blocks = self._state.rows(measured, seen, applied) if self._state.any else ()
         broken = _NONE
         if len(allowed) and some(over := self._matrix.dot(u) > allowed):
             broken = over.nonzero()[0]

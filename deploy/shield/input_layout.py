@@ -114,6 +114,7 @@ def input_layout(nameplate: Nameplate, settings: ShieldSettings) -> InputLayout:
     jump = each(lambda s: _jump(s, nameplate.period_s, settings))
     step = settings.confusion_step_pu
     calm = np.full_like(jump, np.inf) if step is None else step * (high - low)
+    calm = np.where(each(lambda s: float(s.relayed)) > 0.0, np.inf, calm)  # after a loss a message jumps for a reason
     turn = each(lambda s: s.maximum - s.minimum if s.circular else np.inf)
     return InputLayout(
         tuple(parts), low, high, high - low, turn, jump, calm,

@@ -32,13 +32,15 @@ Bools = NDArray[np.bool_]
 class Guarded(NamedTuple):
     """A reading made safe to use.
 
-    ``values[g]``: ``[N, O]``, always finite and in range; ``trusted[g]``: ``[N]``, False for an asset that must fall
-    back; ``substituted[g]``: ``[N]``, True where an estimate or a held value stands in. ``agents_trusted`` and
+    ``values[g]``: ``[N, O]``, always finite and in range; ``seen[g]``: the same, NaN where nothing is known any
+    more, for what must not take a held value for a fresh one; ``trusted[g]``: ``[N]``, False for an asset that must
+    fall back; ``substituted[g]``: ``[N]``, True where an estimate or a held value stands in. ``agents_trusted`` and
     ``agents_substituted`` are the same for all assets in one ``[agents]``; ``clock_wrong``: a clock stepped back or is
     no number; ``clean``: everything is good, and there is no reason.
     """
 
     values: Arrays
+    seen: Arrays
     trusted: BoolArrays
     substituted: BoolArrays
     reasons: tuple[Reason, ...]
@@ -164,7 +166,7 @@ class InputGuard:
         )  # fmt: skip
         values = {name: read[first:end].reshape(shape) for name, first, end, shape in self._shapes}
         return Guarded(
-            values, self._all_trusted, self._none_substituted, (), after, self._every, self._none, False, True
+            values, values, self._all_trusted, self._none_substituted, (), after, self._every, self._none, False, True
         )
 
     def _copy(self, table: Any) -> Floats | None:
@@ -237,8 +239,12 @@ class InputGuard:
             trusted[p.agents] = ~lost[p.rows].reshape(p.n_assets, p.n_signals).any(axis=1)
             substituted[p.agents] = bad[p.rows].reshape(p.n_assets, p.n_signals).any(axis=1)
         substituted &= trusted
+        values, seen = (
+            {p.group.name: told[p.rows].reshape(p.n_assets, p.n_signals) for p in layout.parts}
+            for told in (accepted, np.where(lost, np.nan, accepted))
+        )
         return Guarded(
-            {p.group.name: accepted[p.rows].reshape(p.n_assets, p.n_signals) for p in layout.parts},
+            values, seen,
             {p.group.name: trusted[p.agents] for p in layout.parts},
             {p.group.name: substituted[p.agents] for p in layout.parts},
             tuple(reasons), after, trusted, substituted, bool(wrong), clean,

@@ -209,6 +209,7 @@ class Keeping:
             period.memory,
             period.guarded.values,
             period.limits,
+            period.guarded.seen,
         )
 
     def _coupled(self, local: Floats, low: Floats, high: Floats, choice: Choice, period: Period) -> Coupled:
@@ -219,8 +220,9 @@ class Keeping:
         def keep(u: Floats, least: Floats, most: Floats) -> Coupled:
             try:
                 return self.coupling.keep(
-                    u, least, most, period.applied, period.elapsed_s, period.guarded.values, period.limits, wished
-                )
+                    u, least, most, period.applied, period.elapsed_s, period.guarded.values, period.guarded.seen,
+                    period.limits, wished,
+                )  # fmt: skip
             except Exception:  # noqa: BLE001 - a site's barrier is foreign code: what it can't tell is not known
                 return Coupled(u, Status.UNSOLVED)
 

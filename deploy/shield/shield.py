@@ -160,7 +160,9 @@ class Shield:
             found = self._guarded(telemetry, now_s, state, clock_s, prediction)
         self._ahead = Ahead(telemetry, now_s, clock_s, state.inputs, found) if prediction is None else None
         # whoever changes what is told here changes nothing that is decided by
-        return found._replace(values={name: values.copy() for name, values in found.values.items()})
+        values = {name: v.copy() for name, v in found.values.items()}
+        seen = values if found.seen is found.values else {name: v.copy() for name, v in found.seen.items()}
+        return found._replace(values=values, seen=seen)
 
     def filter(
         self,

@@ -109,16 +109,16 @@ class StateRows:
                 self._separations.append((c, columns, index, fastest))
         self.any = bool(self._barriers or self._own_rows or self._separations)
 
-    def rows(self, measured: Arrays, applied: Floats) -> tuple[Block, ...]:
-        """The rows at ``measured`` ``[N, O]`` a group, under ``applied`` ``[n]``. Raises whatever a site's
-        barrier raises."""
+    def rows(self, measured: Arrays, seen: Arrays, applied: Floats) -> tuple[Block, ...]:
+        """The rows at ``measured`` ``[N, O]`` a group, under ``applied`` ``[n]``; a site's own ones at ``seen``, NaN
+        where nothing is known. Raises whatever a site's barrier raises."""
         found: list[Block] = []
         for c, index in self._barriers:
             terms = c.barrier(measured[c.group])
             rows = barrier_rows(terms, c.gain_per_s, c.gain2_per_s, c.margin)
             found.append(self._block(c.name, Code.CONSTRAINT_BARRIER, rows.rows, index, rows.bounds))
         for r, index in self._own_rows:
-            own = r.rows(measured, applied[index])
+            own = r.rows(seen, applied[index])
             found.append(self._block(r.name, Code.CONSTRAINT_BARRIER, *_own(own, index)))
         for s, columns, index, fastest in self._separations:
             rows = separation_rows(

@@ -104,13 +104,14 @@ class Verifier:
         memory: Any = None,
         measured: Mapping[str, Any] | None = None,
         limits: Mapping[str, tuple[float | None, float | None]] | None = None,
+        seen: Mapping[str, Any] | None = None,
     ) -> Verdict:
         """Judge ``commands`` ``[N, A]`` a group after ``applied`` ``[N, A]`` a group.
 
         ``memory``: ``change`` and ``held_s`` ``[n]``, ``changes_s`` ``[n_counted, K]`` and ``clock_s``, over all
         commands in the nameplate's order; without it, a command that must look back may only stand still.
-        ``measured``: ``[N, O]`` a group, as guarded. ``limits``: minimum and maximum of sums by name, taken where they
-        tighten. Never raises.
+        ``measured``: ``[N, O]`` a group, as guarded; ``seen``: for a site's own rows, ``measured`` without it.
+        ``limits``: minimum and maximum of sums by name, taken where they tighten. Never raises.
         """
         values, before = self._read(commands), self._read(applied)
         past = self._past(memory)
@@ -139,7 +140,8 @@ class Verifier:
                 return (values[k],)  # a rival has the right to be off neutral, so that this one has none
             return self._reach(k, before[k], elapsed_s, past)
 
-        return Verdict(local, self._coupled.broken(values, before, reach, elapsed_s, measured, limits))
+        seen = measured if seen is None else seen
+        return Verdict(local, self._coupled.broken(values, before, reach, elapsed_s, measured, seen, limits))
 
     def last_resort(
         self, applied: Mapping[str, Any], group: str, asset: int, elapsed_s: float, memory: Any = None

@@ -120,9 +120,10 @@ class CoupledCheck:
 
     def broken(
         self, values: Sequence[float], before: Sequence[float], reach: Reach, elapsed_s: float,
-        measured: Mapping[str, Any] | None, limits: Limits | None,
+        measured: Mapping[str, Any] | None, seen: Mapping[str, Any] | None, limits: Limits | None,
     ) -> tuple[str, ...]:  # fmt: skip
-        """Names of the constraints that ``values`` (all commands of the site) break, in the order of declaration."""
+        """Names of the constraints that ``values`` (all commands of the site) break, in the order of declaration; a
+        site's own rows are judged at ``seen``, which is NaN where nothing is known."""
         found: list[str] = []
         short = not limits and self._all_inside(values)
         for t in self._ramped if short else self._totals:
@@ -138,7 +139,7 @@ class CoupledCheck:
             if not _guarded(partial(_behind, w, values, before, reach, measured)):
                 found.append(w.constraint.name)
         for r in self._own_rows:
-            if not _guarded(partial(_over, r, values, before, reach, measured)):
+            if not _guarded(partial(_over, r, values, before, reach, seen)):
                 found.append(r.constraint.name)
         return tuple(found)
 
@@ -294,12 +295,12 @@ def _own_rows(declaration: Declaration, c: RowsConstraint, place: Mapping[tuple[
 
 
 def _over(
-    r: OwnRows, values: Sequence[float], before: Sequence[float], reach: Reach, measured: Mapping[str, Any] | None
+    r: OwnRows, values: Sequence[float], before: Sequence[float], reach: Reach, seen: Mapping[str, Any] | None
 ) -> bool:
-    """Whether every asset keeps its rows at the measured state."""
-    if measured is None:
+    """Whether every asset keeps its rows at the state that is seen."""
+    if seen is None:
         return False
-    terms = r.constraint.rows(measured, r.table(before))
+    terms = r.constraint.rows(seen, r.table(before))
     doubtful = _doubtful(r, terms.control, terms.least, values)
     if doubtful is not None:
         return all(

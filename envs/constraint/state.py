@@ -107,6 +107,7 @@ class RowsConstraint:
 
     For what a :class:`BarrierConstraint` can't say: many barriers an asset, such as the gaps of a robot's links to all
     that is near, or such that depend on another group, as people are to robots. Gains and margins are the rows' own.
+    What is measured is NaN where nothing is known any more; rows that are NaN then make their assets fall back.
     """
 
     kind: ClassVar[str] = "rows"

@@ -12,6 +12,12 @@ with ``gain <= 1 / (reaction + T / 2)`` that is no more than is left, and "still
 Where the closing of several gaps can't fall as fast as the rows ask, the row is as far as braking gets: braking keeps
 every row.
 
+Rows are straight and gaps are not: an arm that runs along one at top speed loses up to a millimetre of it a period. So
+from :data:`_WITHIN_M` inside a distance on an arm moves only outwards, by more than the bend of the gap can take:
+``g . u >= bend |u|_1``, a cone with its tip at rest, which is one row for each of the 64 signs of ``u``.
+
+What is not known any more (NaN) is anywhere: a peer is not heard then, and for people and things the arm stands.
+
 People: the closing speed to a person is at most what ISO 10218-2's separation leaves (:mod:`.guard_settings`); where
 nothing is left the arm stops, wherever it was going.
 """
@@ -50,7 +56,12 @@ _VELOCITY = slice(_BODY_AT["vx_mps"], _BODY_AT["vx_mps"] + 3)
 
 _BRAKING = np.array(UR5E.braking_radps2)
 _LOW, _HIGH = np.array(UR5E.q_min_rad), np.array(UR5E.q_max_rad)
+_HEARD = slice(_AT["heard_q1_rad"], _AT["heard_age_s"] + 1)
 _WITHIN_REACH = 0.98  # of the brakes, so that rounding leaves "as fast as it can brake" in reach
+_WITHIN_M = 0.002  # noise of the encoders is a tenth of it
+_BEND_M = 1.0  # of a gap, by joints that run together: m a rad^2, twice what has been seen
+_CONES = 2  # of the deepest gaps; of links that are neighbours one cone stands for the others
+_SIGNS = 1.0 - 2.0 * (np.arange(2**N_JOINTS)[:, None] >> np.arange(N_JOINTS) & 1)
 _EACH_WAY = np.concatenate([np.eye(N_JOINTS), -np.eye(N_JOINTS)])
 
 _NOBODY = np.zeros((0, len(BODY_MEASURED)))
@@ -150,8 +161,8 @@ class CellRows:
 
     def _near(self, k: int, measured: Mapping[str, Floats]) -> _Near:
         made, arms = self._made, measured[ARM]
-        q, age_s = arms[k, _Q], arms[:, _HEARD_AGE].tolist()
-        heard = [j for j in range(len(self.bases)) if j != k and age_s[j] <= self.blind_s]
+        q, age_s, told = arms[k, _Q], arms[:, _HEARD_AGE].tolist(), arms[:, _HEARD].sum(1).tolist()
+        heard = [j for j in range(len(self.bases)) if j != k and age_s[j] <= self.blind_s and math.isfinite(told[j])]
         own, *peers = made.shape.each(np.array([q, *arms[heard, _HEARD_Q]]), made.bases[[k, *heard]])
         moving = measured[OBSTACLE] if self.has_obstacles else _NOBODY
         people = measured[PERSON] if self.has_people else _NOBODY
@@ -163,6 +174,7 @@ class CellRows:
         if len(made.planes):
             gap, gradient = map(np.concatenate, zip((gap, gradient), look_down(own, made.planes), strict=True))
         allowed = gap - spare_m
+        cones = self._cones(allowed, gradient, pairs)
         stops = len(people) > 0 and not (allowed[pairs.people] > 0.0).all()
         if late:
             moves = seen.theirs.reshape(len(heard), -1, N_JOINTS, 3)
@@ -183,7 +195,7 @@ class CellRows:
             floor[at] = comes - allowed[at]
             spare[at] = 0.5 * (np.abs(gradient[at]) @ (_WITHIN_REACH * self.period_s * _BRAKING))
         rows, least, spare = gradient[near], floor[near], spare[near]
-        parts = self._range(q)
+        parts = [*self._range(q), *cones]
         for j in range(len(self.bases)):
             if j != k and j not in heard:
                 around, is_inside = self._blind(own, made, j)
@@ -208,6 +220,17 @@ class CellRows:
         """Share of all speeds that the brakes take off in a period, joint by joint alike."""
         speed = np.abs(applied)
         return min(1.0, float((_WITHIN_REACH * self.period_s * _BRAKING / np.maximum(speed, 1e-12)).min()))
+
+    def _cones(self, allowed: Floats, gradient: Floats, pairs: Pairs) -> list[_Near]:
+        """Where arms are inside a distance, of what does not come to them by itself: only outwards."""
+        fixed, planes = allowed[: pairs.obstacles.start], allowed[pairs.people.stop :]
+        if fixed.min(initial=0.0) > -_WITHIN_M and planes.min(initial=0.0) > -_WITHIN_M:
+            return []
+        left = allowed.copy()
+        left[pairs.obstacles] = left[pairs.people] = math.inf
+        deepest = [i for i in left.argsort()[:_CONES].tolist() if left[i] <= -_WITHIN_M]
+        bend = _BEND_M * self.period_s * self.joint_speed_radps
+        return [(gradient[i] - bend * _SIGNS, np.zeros(len(_SIGNS)), np.zeros(len(_SIGNS))) for i in deepest]
 
     def _range(self, q: Floats) -> list[_Near]:
         """Joints stay within their range; nothing where none is near an end."""

@@ -17,15 +17,20 @@ ARM, PERSON, OBSTACLE = "arm", "person", "obstacle"
 _TURN = 2 * math.pi + 1e-3  # a little beyond the stop, for a float32 at it
 
 
-def _joints(pattern: str, unit: str, limit: float, description: str, tag: str) -> tuple[Signal, ...]:
+def _joints(
+    pattern: str, unit: str, limit: float, description: str, tag: str, *, relayed: bool = False
+) -> tuple[Signal, ...]:
     return tuple(
-        Signal(pattern.format(j), unit, -limit, limit, description.format(j), tag.format(j))
+        Signal(pattern.format(j), unit, -limit, limit, description.format(j), tag.format(j), relayed=relayed)
         for j in range(1, N_JOINTS + 1)
     )
 
 
-def _position(name: str, description: str, tag: str) -> tuple[Signal, ...]:
-    return tuple(Signal(f"{name}_{c}_m", "m", -100.0, 100.0, f"{description}, {c}", f"{tag}{c.upper()}") for c in "xyz")
+def _position(name: str, description: str, tag: str, *, relayed: bool = False) -> tuple[Signal, ...]:
+    return tuple(
+        Signal(f"{name}_{c}_m", "m", -100.0, 100.0, f"{description}, {c}", f"{tag}{c.upper()}", relayed=relayed)
+        for c in "xyz"
+    )
 
 
 MEASURED = (
@@ -38,12 +43,13 @@ MEASURED = (
     Signal("stall_s", "s", 0.0, 1e9, "since the tool was last nearer to its target than ever", "Stall"),
     Signal("gap_m", "m", -10.0, 100.0, "to the nearest other arm (as heard), own link, person, obstacle or fixture",
            "Gap"),
-    *_joints("heard_q{}_rad", "rad", _TURN, "angle of joint {} as the other arms have received it", "HeardJoint{}"),
+    *_joints("heard_q{}_rad", "rad", _TURN, "angle of joint {} as the other arms have received it", "HeardJoint{}",
+             relayed=True),
     *_joints("heard_dq{}_radps", "rad/s", 4.0, "speed of joint {} as the other arms have received it",
-             "HeardJoint{}Speed"),
-    *_position("heard_target", "target as the other arms have received it, cell frame", "HeardTarget"),
-    Signal("heard_stall_s", "s", 0.0, 1e9, "stall as the other arms have received it", "HeardStall"),
-    Signal("heard_age_s", "s", 0.0, 1e9, "age of what the other arms have received", "HeardAge"),
+             "HeardJoint{}Speed", relayed=True),
+    *_position("heard_target", "target as the other arms have received it, cell frame", "HeardTarget", relayed=True),
+    Signal("heard_stall_s", "s", 0.0, 1e9, "stall as the other arms have received it", "HeardStall", relayed=True),
+    Signal("heard_age_s", "s", 0.0, 1e9, "age of what the other arms have received", "HeardAge", relayed=True),
 )  # fmt: skip
 HIDDEN = (
     Signal("distance_m", "m", 0.0, 100.0, "of the tool point to its target, before a touch brings a new one"),

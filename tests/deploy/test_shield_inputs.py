@@ -235,6 +235,37 @@ def test_swapped_assets_are_told_from_assets_that_both_changed() -> None:
     assert not believe(guard, state, 3, other).reasons
 
 
+@pytest.mark.parametrize("relayed", [False, True])
+def test_messages_that_come_again_after_a_loss_are_no_swap(relayed: bool) -> None:
+    told_by = tuple(Signal(f"heard_{c}", "rad/s", -4.0, 4.0, relayed=relayed) for c in "ab")
+    plate = Nameplate("cell", PERIOD_S, (Group("arm", ("x", "y"), measured=told_by, commanded=COMMANDED),))
+    guard = InputGuard(plate, ShieldSettings())
+    state, refused = guard.start(), 0
+    for number in range(600):
+        rows = np.array([[1.4, -1.4], [0.1, 0.2]])
+        if number >= 500:  # long after the guard has forgotten how far they stepped at first
+            rows[0] = -rows[0]
+        now_s = NOW_S + PERIOD_S * number
+        found = guard.guard(plain("arm", rows, now_s, number), now_s, state)
+        refused += any(r.code is Code.INPUT_SWAPPED for r in found.reasons)
+        state = found.state
+    assert (refused > 0) == (not relayed)
+
+
+def test_what_is_lost_is_seen_no_more_while_its_value_is_held() -> None:
+    guard = guard_of(hold_periods=2)
+    state = warm(guard)
+    for number in range(3, 9):
+        found = believe(guard, state, number, changed(math.nan, 1, OIL))
+        held, lost = found.values["mill"], np.isnan(found.seen["mill"])
+        np.testing.assert_array_equal(held, ROWS)
+        assert lost.sum() == lost[1, OIL] == (number > 4)
+        assert found.trusted["mill"].tolist() == [True, number <= 4, True]
+        state = found.state
+    back = believe(guard, state, 9)
+    np.testing.assert_array_equal(back.seen["mill"], ROWS)
+
+
 def test_flags_that_change_places_are_no_swap() -> None:
     flags = (Signal("busy_pu", "pu", 0.0, 1.0), Signal("blocked_pu", "pu", 0.0, 1.0))
     plate = Nameplate("line", PERIOD_S, (Group("cell", ("a", "b"), measured=flags, commanded=COMMANDED),))

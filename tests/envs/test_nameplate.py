@@ -45,6 +45,14 @@ def through_json(nameplate: Nameplate) -> Nameplate:
     return Nameplate.from_dict(json.loads(json.dumps(nameplate.to_dict())))
 
 
+def test_that_a_signal_is_relayed_is_nothing_to_a_policy_and_travels_all_the_same() -> None:
+    relayed = changed_signal("measured", 0, relayed=True)
+    assert (relayed.hash, relayed.interface_hash) == (SITE.hash, SITE.interface_hash)
+    assert relayed.differences(SITE) == []
+    assert through_json(relayed) == relayed != SITE
+    assert "relayed" not in json.dumps(SITE.to_dict())  # as those were written that know nothing of it
+
+
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 numbers = st.floats(-1e6, 1e6)
 signals = st.builds(
