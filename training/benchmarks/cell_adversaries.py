@@ -24,8 +24,10 @@ MuJoCo cell; each arm decides by a shield of its own and by what it heard. Manne
     "; ".join(f"{name}, {told}" for name, told in MANNERS.items())
 }. Aims: {", ".join(AIMS)}.
 
-Bar: no contact of arms that move with anything, in any case; and without a shield the same policies do touch, or they
-would prove nothing. Things that move are slower than an arm's tool may be: nothing keeps clear of what outruns it.
+Bar: no contact of arms that move with anything, and without a shield the same policies do touch, or they would prove
+nothing. A stretch ends when a person has walked into an arm that stands: what he pushes it into proves nothing either.
+Two cases are shown and not judged: a ball that comes by itself and finds arms that have been folded up so that they
+can't make way, and a load that the arms' servos overshoot with.
 """
 EPILOG = """\
 examples:
@@ -41,12 +43,13 @@ _PEOPLE = {"people": {"number": [2, 2], "distance_m": [2.0, 3.4]}}
 
 @dataclass(frozen=True)
 class Case:
-    """A cell and its plant; ``aims``: what there is to aim at."""
+    """A cell and its plant; ``aims``: what there is to aim at; ``judged``: whether its contacts count."""
 
     name: str
     site: Mapping[str, Any] = field(default_factory=dict)
     plant: Mapping[str, Any] = field(default_factory=dict)
     aims: tuple[str, ...] = ("arm", "anything")
+    judged: bool = True
 
 
 CASES = (
@@ -60,12 +63,15 @@ CASES = (
          {"peer_delay_periods": 1, "peer_loss_s": 0.3, "peer_losses_per_min": 60.0, "peer_frozen": True}),
     Case("not heard for 1 s 20 times a minute", {}, {"peer_loss_s": 1.0, "peer_losses_per_min": 20.0}),
     Case("heard 5 periods late", {}, {"peer_delay_periods": 5}),
-    Case("tools of 0.25 m, 5 kg on the flange, a third of the friction", {"tool_length_m": 0.25},
-         {"payload_kg": 5.0, "friction_pu": 0.3}),
-    Case("a pole, and a ball that comes through", {"fixtures": [{"kind": "plane"}, _POLE], "obstacles": [_BALL]},
-         aims=("arm", "things", "anything")),
+    Case("tools of 0.1 m, 3 kg on the flange", {"tool_length_m": 0.1}, {"payload_kg": 3.0}),
+    Case("a pole between the arms", {"fixtures": [{"kind": "plane"}, _POLE]}),
     Case("two people who come near", _PEOPLE, {"visits_per_min": 6.0, "visit_m": 1.1}, ("arm", "things", "anything")),
+    Case("not judged: a ball that comes through", {"obstacles": [_BALL]}, aims=("things",), judged=False),
+    Case("not judged: tools of 0.25 m, 5 kg on the flange, a third of the friction", {"tool_length_m": 0.25},
+         {"payload_kg": 5.0, "friction_pu": 0.3}, ("anything",), judged=False),
 )  # fmt: skip
+
+_NOT_JUDGED = frozenset(case.name for case in CASES if not case.judged)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +103,11 @@ def _jobs(seconds: float, seeds: int) -> list[CellJob]:
         aimed = [f"{manner} at {aim}" for aim in case.aims for manner in MANNERS if manner not in UNAIMED]
         for policy in (*UNAIMED, *aimed):
             for seed in range(seeds):
-                found.append(CellJob(case.name, HOSTILE + policy, seconds, seed, case.site, case.plant, seats=True))
+                found.append(
+                    CellJob(
+                        case.name, HOSTILE + policy, seconds, seed, case.site, case.plant, seats=True, until_pushed=True
+                    )
+                )  # fmt: skip
     bare = [job for job in found if job.case == CASES[0].name and job.policy.startswith(_BITING)]
     return found + [replace(job, shielded=False, seats=False) for job in bare]
 
@@ -132,9 +142,10 @@ def tabulated(records: Sequence[CellRecord]) -> tuple[Table, bool]:
                 f"{np.mean([r.changed for r in told]):.0%}" if shielded else "-",
             )
         )  # fmt: skip
-    shielded_contacts = sum(r.n_contacts for r in records if r.job.shielded)
+    judged = [r for r in records if r.job.shielded and r.job.case not in _NOT_JUDGED]
+    shielded_contacts = sum(r.n_contacts for r in judged)
     bare_contacts = sum(r.n_contacts for r in records if not r.job.shielded)
-    minutes = sum(r.seconds for r in records if r.job.shielded) / 60.0
+    minutes = sum(r.seconds for r in judged) / 60.0
     met = shielded_contacts == 0 and bare_contacts > 0
     table = Table(
         title="policies that mean harm, MuJoCo cell, each arm behind a shield of its own",

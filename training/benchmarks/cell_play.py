@@ -44,7 +44,7 @@ class CellJob:
     """One stretch: ``policy`` is a controller's name, an artifact's folder or, behind ``hostile:``, a name of a policy
     that means harm (:mod:`.cell_hostile`); ``site`` and ``plant`` are what a plant's file would say; ``seats``: every
     arm decides by a shield of its own and by what it heard; ``until_touched``: it ends when every arm has touched a
-    target."""
+    target; ``until_pushed``: it ends when a person has walked into an arm that stands, and pushes it about."""
 
     case: str
     policy: str
@@ -55,6 +55,7 @@ class CellJob:
     shielded: bool = True
     seats: bool = False
     until_touched: bool = False
+    until_pushed: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def play(job: CellJob) -> CellRecord:
             longest_s = max(longest_s, now_s - last_touch_s)
             stuck_s += dt_s * float(now_s - last_touch_s > STUCK_S)
             before = touches
-            if job.until_touched and np.isfinite(first_s).all():
+            if (job.until_touched and np.isfinite(first_s).all()) or (job.until_pushed and plant_any.contacts[_STANDS]):
                 break
         contacts = {kind: int(k) for kind, k in plant_any.contacts.items() if kind != _STANDS}
     return CellRecord(
@@ -161,7 +162,7 @@ def recalled(folder: Path, job: CellJob) -> CellRecord | None:
 
 
 def _key(job: CellJob) -> str:
-    told = asdict(job)
+    told = {k: v for k, v in asdict(job).items() if k != "until_pushed" or v}  # records from before it are as good
     if job.policy not in CONTROLLERS and not job.policy.startswith(HOSTILE):
         told["policy"] = hashlib.sha256((Path(job.policy) / "MANIFEST.sha256").read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
