@@ -164,6 +164,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f"--cases: {case!r}; there are {', '.join(CASES)}")
     if arguments.realtime is not None:
         use_realtime(arguments.realtime)
+    # A shell without job control starts what it puts into the background deaf to the signal that ends the arms.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows, data, is_met = list[tuple[Cell, ...]](), dict[str, Any](), True
     for case in cases:
         say(f"{case}: {arguments.seconds:g} s of the cell")
