@@ -77,9 +77,7 @@ def start(
 
     def begun(*words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "twinloop", *words, "--station", str(station)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=WIDE)
-        if os.sched_getscheduler(0) != os.SCHED_OTHER:  # what is beside an arm never goes before it
-            os.sched_setscheduler(process.pid, os.SCHED_OTHER, os.sched_param(0))
+        process = _started(command, out)
         stack.callback(process.wait)
         stack.callback(process.kill)
         return process
@@ -101,9 +99,24 @@ def libraries_of_torch(pid: int) -> int:
     return len(set(_TORCH.findall(Path(f"/proc/{pid}/maps").read_text())))
 
 
+def _started(command: list[str], out: Any) -> subprocess.Popen[bytes]:
+    """What is beside an arm never goes before it."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=WIDE)
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(process.pid, os.SCHED_OTHER, os.sched_param(0))
+    return process
+
+
 def overview(station: Path) -> list[str]:
     """The lines of `twinloop overview --once` that tell of processes beside control."""
     command = [sys.executable, "-m", "twinloop", "overview", "--once", "--station", str(station)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_OVERVIEW_S, check=False, env=WIDE)
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    with _started(command, subprocess.PIPE) as process:
+        try:
+            said, _ = process.communicate(timeout=_OVERVIEW_S)
+        finally:
+            process.kill()
+    told = said.decode(errors="replace").replace(
+        f"{station.parent}{os.sep}", ""
+    )  # a temporary folder is nobody's business
+    lines = [line.strip() for line in told.splitlines()]
     return [line for line in lines if any(word in line for word in ("live twin", "pages", "STALE", "no station"))]
