@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from twinloop.__main__ import main
 from twinloop.agents.policy import Policy
 from twinloop.envs.robot_cell.config import RobotCellConfig
 from twinloop.envs.robot_cell.nameplate import cell_nameplate
@@ -54,6 +55,13 @@ def test_a_name_that_is_none_says_which_there_are(name: str) -> None:
     config = RobotCellConfig()
     with pytest.raises(ValueError, match="noise or bang, or one of dive, dart, slide, duel with ' at ' and one of arm"):
         HostileArms(name, cell_nameplate(config), config, seed=0)
+
+
+@pytest.mark.parametrize("wrong", ["--seeds 0", "--seconds 0", "--seconds -1", "--processes 0"])
+def test_what_plays_nothing_says_what_to_give(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "cell_adversaries", *wrong.split()]) == 2
+    assert wrong.split(maxsplit=1)[0] in (said := capsys.readouterr().err)
+    assert "give" in said
 
 
 def test_every_case_is_a_cell() -> None:

@@ -23,6 +23,7 @@ from ...agents.controllers.robot_cell import CONTROLLERS, cell_controller
 from ...agents.policy import Policy
 from ...deploy.shield import Shield
 from ...envs.constraint import declaration_of_site
+from ...envs.errors import ConfigurationError
 from ...envs.nameplate import Nameplate
 from ...envs.registry import Site, load_site
 from ...envs.robot_cell.config import RobotCellConfig
@@ -134,7 +135,12 @@ def play(job: CellJob) -> CellRecord:
 
 
 def played(jobs: Sequence[CellJob], processes: int, kept: Path | None) -> Iterator[CellRecord]:
-    """Records in the order of the jobs, as they come; those in ``kept`` are used again, new ones go there."""
+    """Records in the order of the jobs, as they come; those in ``kept`` are used again, new ones go there. Raises
+    :class:`ConfigurationError` where there is nothing to play, or nobody to play it."""
+    if processes < 1:
+        raise ConfigurationError(f"--processes {processes}: give 1 or more")
+    if not jobs or not all(job.seconds > 0 for job in jobs):
+        raise ConfigurationError("--seconds, --seeds: nothing to play; give a time above 0 and 1 seed or more")
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(partial(_once, kept), jobs)
 
