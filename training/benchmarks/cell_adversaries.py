@@ -64,7 +64,7 @@ CASES = (
     Case("not heard for 1 s 20 times a minute", {}, {"peer_loss_s": 1.0, "peer_losses_per_min": 20.0}),
     Case("heard 5 periods late", {}, {"peer_delay_periods": 5}),
     Case("tools of 0.1 m, 3 kg on the flange", {"tool_length_m": 0.1}, {"payload_kg": 3.0}),
-    Case("a pole between the arms", {"fixtures": [{"kind": "plane"}, _POLE]}),
+    Case("a pole between the arms", {"fixtures": [{"kind": "plane"}, _POLE]}, aims=("arm", "things", "anything")),
     Case("two people who come near", _PEOPLE, {"visits_per_min": 6.0, "visit_m": 1.1}, ("arm", "things", "anything")),
     Case("not judged: a ball that comes through", {"obstacles": [_BALL]}, aims=("things",), judged=False),
     Case("not judged: tools of 0.25 m, 5 kg on the flange, a third of the friction", {"tool_length_m": 0.25},

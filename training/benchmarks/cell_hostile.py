@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from ...agents.controllers.reference import neutral_commands
 from ...agents.policy import Commands, Memory
 from ...envs.nameplate import Nameplate
-from ...envs.robot_cell.arm import N_JOINTS, UR5E, Arm, with_tool
+from ...envs.robot_cell.arm import N_JOINTS, UR5E, with_tool
 from ...envs.robot_cell.arm_body import ArmBody, Body, shape_of
-from ...envs.robot_cell.config import PlaneFixture, RobotCellConfig
+from ...envs.robot_cell.config import RobotCellConfig
+from ...envs.robot_cell.constraints import cell_rows
 from ...envs.robot_cell.gaps import Gaps, arm_gaps, body_gaps, plane_gaps, self_gaps
 from ...envs.robot_cell.nameplate import ARM, BODY_MEASURED, MEASURED
 from ...envs.twin import Observation
@@ -62,8 +62,10 @@ class HostileArms:
         self._bases = np.concatenate([places[:, :3], np.deg2rad(places[:, 3:4])], axis=1)
         arm = with_tool(UR5E, config.tool_length_m) if config.tool_length_m > 0 else UR5E
         self._shape = shape_of(arm)
-        self._own_pairs = _own_pairs(arm)
-        self._planes = [_unit(f) for f in config.fixtures if isinstance(f, PlaneFixture)]
+        rows = cell_rows(config)
+        self._planes = [(np.array(plane[:3]), plane[3]) for plane in rows.planes]
+        solid = np.array(rows.capsules).reshape(-1, 7)
+        self._fixtures = Body(solid[:, :3], solid[:, 3:6] - solid[:, :3], solid[:, 6])
 
     @property
     def name(self) -> str:
@@ -143,10 +145,12 @@ class HostileArms:
         if every or self._aim == "arm":
             yield from (arm_gaps(arms[k], other) for j, other in enumerate(arms) if j != k)
         if every or self._aim == "itself":
-            yield self_gaps(arms[k], self._own_pairs)
+            yield self_gaps(arms[k], self._shape.self_pairs)
         if every or self._aim == "floor":
             yield from (plane_gaps(arms[k], normal, offset_m) for normal, offset_m in self._planes)
         if every or self._aim == "things":
+            if len(self._fixtures.radius_m):
+                yield body_gaps(arms[k], self._fixtures)
             for name, seen in observation.measured.items():
                 if name != ARM and len(seen[row]):
                     yield body_gaps(arms[k], _body(np.asarray(seen[row])))
@@ -154,12 +158,3 @@ class HostileArms:
 
 def _body(rows: Floats) -> Body:
     return Body(rows[:, _START], rows[:, _END] - rows[:, _START], rows[:, _BODY["radius_m"]])
-
-
-def _own_pairs(arm: Arm) -> NDArray[np.int64]:
-    return np.array([(i, j) for a, b in arm.self_blocks for i in range(*a) for j in range(*b)])
-
-
-def _unit(plane: PlaneFixture) -> tuple[Floats, float]:
-    normal: Any = np.array(plane.normal, dtype=np.float64)
-    return normal / np.linalg.norm(normal), plane.offset_m
