@@ -57,7 +57,7 @@ def test_a_name_that_is_none_says_which_there_are(name: str) -> None:
         HostileArms(name, cell_nameplate(config), config, seed=0)
 
 
-@pytest.mark.parametrize("wrong", ["--seeds 0", "--seconds 0", "--seconds -1", "--processes 0"])
+@pytest.mark.parametrize("wrong", ["--seeds 3..1", "--seeds none", "--seconds 0", "--seconds -1", "--processes 0"])
 def test_what_plays_nothing_says_what_to_give(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "cell_adversaries", *wrong.split()]) == 2
     assert wrong.split(maxsplit=1)[0] in (said := capsys.readouterr().err)

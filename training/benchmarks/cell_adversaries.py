@@ -15,6 +15,7 @@ from ..report import Cell, Table, print_table, provenance, say
 from .cell_hostile import AIMS, MANNERS, UNAIMED
 from .cell_play import HOSTILE, CellJob, CellRecord, played
 from .cell_scene import ring
+from .foreign_jobs import seed_range
 
 NAME = "cell_adversaries"
 SUMMARY = "policies that mean harm in the emulated robot cell: contacts behind the arms' shields"
@@ -31,7 +32,7 @@ can't make way, and a load that the arms' servos overshoot with.
 """
 EPILOG = """\
 examples:
-  twinloop bench cell_adversaries --seconds 10 --seeds 1
+  twinloop bench cell_adversaries --seconds 10 --seeds 0
   twinloop bench cell_adversaries --processes 2 --out results/cell_adversaries
 """
 
@@ -80,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("--seconds", type=float, default=60.0, help="of each stretch (%(default)g)")
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="of plants and policies (%(default)s)")
+    parser.add_argument("--seeds", default="0..1", metavar="A..B", help="of plants and policies (%(default)s)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="side by side (%(default)s)")
     parser.add_argument("--records", type=Path, metavar="DIR", help="keep finished stretches there, and use them again")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table as Markdown, CSV and JSON")
@@ -88,21 +89,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Attack, print and write; 0 when the bar is met."""
-    jobs = _jobs(arguments.seconds, arguments.seeds)
+    seeds = seed_range(arguments.seeds)
+    jobs = _jobs(arguments.seconds, seeds)
     records = [_told(record) for record in played(jobs, arguments.processes, arguments.records)]
     table, met = tabulated(records)
     print_table(table)
     if arguments.out is not None:
-        table.write(arguments.out, NAME, provenance(tuple(range(arguments.seeds))))
+        table.write(arguments.out, NAME, provenance(seeds))
     return 0 if met else 1
 
 
-def _jobs(seconds: float, seeds: int) -> list[CellJob]:
+def _jobs(seconds: float, seeds: Sequence[int]) -> list[CellJob]:
     found = []
     for case in CASES:
         aimed = [f"{manner} at {aim}" for aim in case.aims for manner in MANNERS if manner not in UNAIMED]
         for policy in (*UNAIMED, *aimed):
-            for seed in range(seeds):
+            for seed in seeds:
                 found.append(
                     CellJob(
                         case.name, HOSTILE + policy, seconds, seed, case.site, case.plant, seats=True, until_pushed=True
