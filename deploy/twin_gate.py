@@ -61,6 +61,8 @@ class TwinGate:
     def add(self, found: Assimilated) -> None:
         """What assimilating the period's reading told."""
         n = len(found.inside)
+        if found.idle:
+            self._silent = 0
         if found.n == 0:
             return
         self._silent = 0

@@ -19,12 +19,14 @@ Tensor = torch.Tensor
 
 class Assimilated(NamedTuple):
     """What one reading did: ``nis`` over ``n`` values used, ``inside`` ``[values judged]`` whether the forecast's 95 %
-    interval held them; ``outliers`` were judged and left out, by full name."""
+    interval held them; ``outliers`` were judged and left out, by full name. ``idle``: nothing was judged, because what
+    was read rests: the plant is heard, and a forecast made before is as good as it was."""
 
     nis: float
     n: int
     inside: Tensor
     outliers: tuple[str, ...]
+    idle: bool = False
 
 
 class Spread(NamedTuple):

@@ -116,6 +116,54 @@ def test_its_forecasts_of_the_mujoco_cell_are_as_wide_as_they_are_wrong() -> Non
     assert verdict.open, verdict.why
 
 
+def test_arms_that_stand_as_they_should_leave_the_gate_as_it_was() -> None:
+    plant = MuJoCoCell(CELL, RobotCellPlantConfig(seed=4))
+    live = live_of(CELL, window=60, silence_periods=5)
+    live.start(plant.clock_s, telemetry=plant.read())
+    for k in range(150):
+        accepted = plant.write({"arm": swinging(k) if k < 80 else np.zeros((2, 6)), "person": np.zeros((1, 0))})
+        plant.advance()
+        live.advance(accepted, plant.clock_s)
+        live.assimilate(plant.read())
+        if k == 90:  # a few periods after they have come to rest
+            moved = live.verdict()
+    verdict = live.verdict()
+    assert verdict.open, verdict.why
+    assert (verdict.nis, verdict.coverage, verdict.n) == (moved.nis, moved.coverage, moved.n)
+    for _ in range(6):  # but a plant that is not heard closes it, standing or not
+        plant.advance()
+        live.advance(accepted, plant.clock_s)
+    assert "no usable reading" in live.verdict().why
+
+
+def test_an_arm_that_stands_where_it_should_move_is_judged() -> None:
+    live, plant = live_of(CELL, window=20), plant_with_lag(0.01)
+    live.start(0.0, telemetry=told_by(plant, 0))
+    for k in range(30):
+        plant.step({"arm": torch.zeros(1, 2, 6, dtype=torch.float64)})
+        live.advance({"arm": swinging(k), "person": np.zeros((1, 0))}, PERIOD_S * (k + 1))
+        live.assimilate(told_by(plant, k + 1))
+    assert "NIS" in live.verdict().why
+    assert live.verdict().nis > 2.0
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_twin_that_is_restored_judges_the_same_arms(moves: bool) -> None:
+    live, plant = live_of(CELL, window=3), plant_with_lag(0.01)
+    followed(live, plant, 5)
+    commands = swinging(5) if moves else np.zeros((2, 6))
+    for _ in range(3):
+        plant.step({"arm": torch.from_numpy(commands)[None]})
+    live.advance({"arm": commands, "person": np.zeros((1, 0))}, PERIOD_S * 6)
+    kept, found = live.snapshot(), []
+    for _ in range(2):
+        live.assimilate(told_by(plant, 6))
+        found.append(live.verdict())
+        live.advance({"arm": np.full((2, 6), 0.2), "person": np.zeros((1, 0))}, PERIOD_S * 7)
+        live.restore(kept)
+    assert found[0] == found[1]
+
+
 def test_an_obstacle_is_where_it_was_seen_and_goes_the_way_that_it_went() -> None:
     way = Obstacle(from_m=(-0.5, 0.9, 0.4), to_m=(0.5, 0.9, 0.8), axis_m=(0.0, 0.0, 0.1), period_s=4.0)
     config = RobotCellConfig(obstacles=(way,))
