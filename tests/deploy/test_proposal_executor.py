@@ -16,7 +16,9 @@ from twinloop.deploy.proposals.proposal import Proposal, SignedProposal
 from twinloop.deploy.shield import Mode
 from twinloop.deploy.station.executor_seat import Verdict
 from twinloop.deploy.station.order import Order
-from twinloop.training.benchmarks.proposal_integrity import COLUMNS, KINDS, WRONG, Trial, World, attempt
+from twinloop.training.benchmarks.proposal_integrity import COLUMNS, WRONG, attempt
+from twinloop.training.benchmarks.proposal_tampering import KINDS
+from twinloop.training.benchmarks.proposal_world import Trial, World
 
 STAGES = (("pump/P1",), ("pump/P2", "pump/P3"))
 

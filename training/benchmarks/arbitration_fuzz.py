@@ -1,4 +1,4 @@
-"""Random events against the real loop of a station, and a judge of what the plant is sent while the stop is held."""
+"""Random events against the real loop of a station, with a judge of what the plant is sent while the stop is held."""
 
 from __future__ import annotations
 
@@ -13,167 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...deploy.arbitration import Slot
-from ...deploy.arbitration.request import Circumstances, Request
 from ...deploy.journal import Journal
 from ...deploy.replay import replay
 from ...deploy.runtime import Period, Runtime, RuntimeSettings
-from ...deploy.shield import Mode, Shield, ShieldState
-from ...deploy.shield.orders import Orders
-from ...deploy.station.desk import StationDesk
-from ...deploy.station.executor_seat import EmptySeat, Verdict
+from ...deploy.shield import Mode, Shield
 from ...deploy.station.folder import StationFolder
-from ...deploy.station.order import Order, new_id
+from ...deploy.station.order import new_id
 from ...envs.errors import JournalError
-from ...envs.plant import Arrays, Telemetry
-from ...envs.twin import Observation
-from .arbitration_site import KETTLES, Eager, KettlePlant, neutral
+from .arbitration_faults import FaultyExecutor, FaultyPolicy
+from .arbitration_judge import PERSON, Judge, JudgedDesk, JudgedPlant
+from .arbitration_site import KETTLES, neutral
 
 WALL_PERIOD_S = 0.5
 """Budgets are shares of this; nobody waits for it."""
 
-_ASKING = frozenset({int(Slot.OPERATOR), int(Slot.APPROVED), int(Slot.AUTONOMOUS)})
 _MODES = ("shadow", "advise", "approved", "autonomous")
 _ORDERLY, _AT_ONCE = (RuntimeSettings(retry_wait_s=0.0, hand_back_periods=n) for n in (30, 0))
-_MOST_SHOWN = 20
-_PERSON = "after_stop_"
-"""Whoever orders is named after the number of stops so far."""
-
-
-class Judge:
-    """Knows when the stop was pressed and when a reset was followed, by itself, and looks at every write in between."""
-
-    def __init__(self) -> None:
-        self.presses = 0
-        self.presses_at_begin = 0
-        self.held = self.begun_held = self.released = False
-        self.held_periods = self.stops = self.releases = 0
-        self.violations: list[str] = []
-        self.slots: Counter[int] = Counter()
-        self.presses_at_placing: dict[str, int] = {}
-        self.sent: list[tuple[dict[str, NDArray[np.float64]], Arrays]] = []
-
-    def press(self) -> None:
-        self.stops += not self.held
-        self.presses += 1
-        self.held = True
-
-    def begin(self) -> None:
-        """A period begins: what was pressed until now has to be heeded in it."""
-        self.begun_held, self.released, self.presses_at_begin = self.held, False, self.presses
-        self.sent.clear()
-
-    def reset_followed(self, id: str) -> None:
-        """Only what was pressed before the reset was asked for is over."""
-        self.released = True
-        was_held, self.held = self.held, self.presses > self.presses_at_placing.get(id, -1)
-        self.releases += was_held and not self.held
-
-    def judge(self, period: Period, number: int) -> None:
-        slots = (
-            [16] if period.slots is None else np.concatenate([a.reshape(-1) for a in period.slots.values()]).tolist()
-        )
-        self.slots.update(slots)
-        for who in period.who.values():
-            if who.startswith(_PERSON) and int(who.removeprefix(_PERSON)) < self.presses_at_begin:
-                self._violated(number, f"what {who} asked before a stop came back after it")
-        if not self.begun_held or self.released:
-            return
-        self.held_periods += 1
-        if _ASKING & set(slots):
-            self._violated(number, f"slots {sorted(set(slots))}")
-        believed = period.decision.state.before or period.decision.state.applied
-        for obeyed, commands in self.sent:
-            for name, safe in neutral().items():
-                reach = np.maximum(np.abs(obeyed[name] - safe), np.abs(believed[name] - safe)) + 1e-9
-                if not (np.abs(commands[name] - safe) <= reach).all():
-                    self._violated(number, f"{name} sent {commands[name].tolist()} from {obeyed[name].tolist()}")
-
-    def _violated(self, number: int, what: str) -> None:
-        if len(self.violations) < _MOST_SHOWN:
-            self.violations.append(f"period {number}: {what}")
-        else:
-            self.violations.append("")
-
-
-class _Plant(KettlePlant):
-    def __init__(self, judge: Judge) -> None:
-        super().__init__()
-        self._judge = judge
-
-    def read(self) -> Telemetry:
-        self._judge.begin()
-        return super().read()
-
-    def write(self, commands: Arrays) -> Arrays:
-        self._answer("write")
-        self._judge.sent.append(({n: c.copy() for n, c in self.commands.items()}, dict(commands)))
-        self.log.clear()
-        return super().write(commands)
-
-
-class _Policy(Eager):
-    """Eager, and in every way wrong at times; ``during`` is called in each turn."""
-
-    def __init__(self, rng: np.random.Generator, during: Callable[[], None]) -> None:
-        super().__init__()
-        self._rng, self._during = rng, during
-        self.late_s = 0.0
-        self.nonsense: Any = None
-
-    def act(self, observation: Observation, memory: Any) -> Any:
-        self._during()
-        late_s, self.late_s = self.late_s, 0.0
-        time.sleep(late_s)
-        if self.nonsense is not None:
-            return self.nonsense, memory
-        return super().act(observation, memory)
-
-
-class _Executor(EmptySeat):
-    """Holds random commands in slot 14, also where and when it should not."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self.asks: list[Request] = []
-        self.is_broken = False
-        self.late_s = 0.0
-
-    def order(self, order: Order, seen: Circumstances) -> Verdict:
-        slot = int(self._rng.choice([14, 14, 14, 14, 8, 2, 16]))
-        values = {
-            "kettle": np.where(
-                self._rng.random((3, 2)) < 0.5, self._rng.uniform(0.0, 1.0, (3, 2)) * [100.0, 1.0], math.nan
-            ),
-            "fan": np.where(self._rng.random((1, 1)) < 0.5, float(self._rng.integers(3)), math.nan),
-        }
-        self.asks = (
-            [Request(slot, values, float(self._rng.uniform(0.5, 20.0)), "P-1")] if order.kind == "execute" else []
-        )
-        return Verdict(True, order.kind, {"nonce": order.id})
-
-    def requests(self, seen: Circumstances) -> Sequence[Request]:
-        late_s, self.late_s = self.late_s, 0.0
-        time.sleep(late_s)
-        if self.is_broken:
-            raise RuntimeError("broken")
-        return self.asks
-
-
-class _Desk(StationDesk):
-    judge: Judge
-
-    def orders(self, number: int, now_s: float, state: ShieldState) -> Orders:
-        known = len(self.latest), self.latest[-1].id if self.latest else ""
-        before = {result.id for result in self.latest}
-        found = super().orders(number, now_s, state)
-        if known != (len(self.latest), self.latest[-1].id if self.latest else ""):
-            for result in self.latest:
-                if result.id not in before and result.kind == "reset" and result.accepted:
-                    self.judge.reset_followed(result.id)
-        return found
 
 
 class Fuzz:
@@ -184,9 +41,9 @@ class Fuzz:
         self._station = StationFolder(folder / "station")
         self._station.make()
         self.judge = Judge()
-        self.plant = _Plant(self.judge)
-        self.policy = _Policy(self._rng, self._during)
-        self.executor = _Executor(self._rng)
+        self.plant = JudgedPlant(self.judge)
+        self.policy = FaultyPolicy(self._rng, self._during)
+        self.executor = FaultyExecutor(self._rng)
         self.events: Counter[str] = Counter()
         self.modes: Counter[str] = Counter()
         self.periods = self.replayed = self.differences = self.starts = self.refused = self.followed = 0
@@ -195,7 +52,7 @@ class Fuzz:
         self._kill = self._end = False
         self._later: list[Callable[[], None]] = []
         self._placed: list[tuple[str, str]] = []
-        self._desk: _Desk
+        self._desk: JudgedDesk
         self._known: set[str] = set()
         self._lost_for = 0
         self._kinds: dict[str, tuple[float, Callable[[], None]]] = {
@@ -240,7 +97,7 @@ class Fuzz:
         self._kill = self._end = False
         journal = self._station.path / f"{self.starts}.sqlite"
         mode = Mode(self._one(_MODES, (1, 1, 2, 8)))
-        self._desk = _Desk(
+        self._desk = JudgedDesk(
             self._station, KETTLES, Mode.AUTONOMOUS, WALL_PERIOD_S, executor=self.executor, monotonic_s=self._clock
         )
         self._desk.judge = self.judge
@@ -336,7 +193,7 @@ class Fuzz:
 
     def _order(self, kind: str, **fields: Any) -> None:
         now_s = time.time()
-        row = {"id": new_id(), "kind": kind, "by": f"{_PERSON}{self.judge.presses}", "utc_s": now_s, **fields}
+        row = {"id": new_id(), "kind": kind, "by": f"{PERSON}{self.judge.presses}", "utc_s": now_s, **fields}
         row["expires_utc_s"] = now_s + 10.0
         self._place(str(row["id"]), json.dumps(row))
         if kind == "reset":
