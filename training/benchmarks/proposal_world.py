@@ -37,7 +37,7 @@ FILES = ("proposal.json", "approval.json", "recheck.json")
 
 @dataclass
 class Trial:
-    """One attempt, before it is ordered. ``now_s``, ``seen``: control's clock and what it sees; ``declaration``: its limits."""
+    """One attempt, before it is ordered. ``now_s``, ``seen``, ``declaration``: control's clock, sight and limits."""
 
     world: World
     rng: np.random.Generator
