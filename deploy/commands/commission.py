@@ -190,7 +190,8 @@ def _server_of(
         modbus_address.host_and_port(where)  # a wrong one is told of now, not when the plant is made
         return lambda plant: ModbusPlantServer(plant, where, registers, speed=speed)
     from ..drivers.opcua_access import ServerSecurity
-    from ..drivers.opcua_server import OpcUaPlantServer, check_exposure
+    from ..drivers.opcua_endpoint import check_exposure
+    from ..drivers.opcua_server import OpcUaPlantServer
 
     # asyncua logs a trace for each client that leaves in a hurry; our own messages still show.
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)

@@ -15,8 +15,11 @@ from .command_fault import command_fault
 from .contract import Outcome, WriteStatus
 from .mqtt_address import Kind
 from .mqtt_command import MOST_EXPIRY_S, MOST_SKEW_S, Answer, Envelope, Ticket
-from .sparkplug_payload import DataType, Metric, PayloadError, decode
+from .sparkplug_metric import Metric
+from .sparkplug_payload import decode
 from .sparkplug_site import Point, SparkplugSite
+from .sparkplug_value import DataType
+from .sparkplug_wire import PayloadError
 
 Commands = Mapping[str, NDArray[np.float64]]
 

@@ -26,8 +26,8 @@ from .mqtt_identity import Identity
 from .mqtt_link import Link, LinkError, Received, Topic
 from .mqtt_obedience import Obedience
 from .sparkplug_edge import EdgeNode, Message, Snapshot
-from .sparkplug_payload import Value
 from .sparkplug_site import SparkplugSite
+from .sparkplug_value import Value
 
 _logger = logging.getLogger(__name__)
 _START_TIMEOUT_S = 30.0

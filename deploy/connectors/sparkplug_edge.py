@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from ...envs.plant import Quality
 from . import sparkplug_site as names
 from .mqtt_address import Kind, NodeAddress
-from .sparkplug_payload import DataType, Metric, Payload, Property, Value, encode
+from .sparkplug_metric import Metric, Property
+from .sparkplug_payload import Payload, encode
 from .sparkplug_site import Point, SparkplugSite
+from .sparkplug_value import DataType, Value
 
 BDSEQ_END = SEQ_END = 256
 _MOST_MS = (1 << 63) - 1

@@ -19,8 +19,11 @@ from ...envs.plant import Quality
 from . import sparkplug_site as names
 from .mqtt_address import Kind
 from .sparkplug_edge import SEQ_END
-from .sparkplug_payload import DataType, Metric, Payload, PayloadError, Value, decode
+from .sparkplug_metric import Metric
+from .sparkplug_payload import Payload, decode
 from .sparkplug_site import SparkplugSite
+from .sparkplug_value import DataType, Value
+from .sparkplug_wire import PayloadError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ...envs.errors import NameplateError
 from ...envs.nameplate import Nameplate, Signal
 from ...envs.plant import Quality
 from .mqtt_address import is_identifier
-from .sparkplug_payload import DataType, Property
+from .sparkplug_metric import Property
+from .sparkplug_value import DataType
 
 BDSEQ = "bdSeq"
 REBIRTH = "Node Control/Rebirth"

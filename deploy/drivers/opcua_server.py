@@ -13,41 +13,29 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime as dt
-import errno
-import json
 import logging
-import math
-import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 from asyncua import ua as _typed_ua
-from asyncua.crypto.permission_rules import User, UserRole
-from asyncua.server.address_space import AddressSpace, AttributeService
+from asyncua.crypto.permission_rules import User
 from asyncua.server.server import Server
 
 from ...envs.errors import PlantError
-from ...envs.nameplate import Signal
 from ...envs.plant import Plant, Quality, Telemetry
 from . import opcua_address as address
 from .opcua_access import RefusalLog, ServerSecurity
-from .opcua_address import Point
+from .opcua_endpoint import check_exposure, free_endpoint
 from .opcua_guard import GuardedServer, ServerLimits
+from .opcua_space import SiteNodes
+from .opcua_write import Control, LimitedWrites, WriteJudge
 
 ua: Any = _typed_ua  # asyncua annotates with OPC UA's types, and takes and gives Python's
 _logger = logging.getLogger(__name__)
 
-_STATUS = {
-    Quality.GOOD: ua.StatusCodes.Good,
-    Quality.UNCERTAIN: ua.StatusCodes.Uncertain,
-    Quality.BAD: ua.StatusCodes.Bad,
-}
 _START_TIMEOUT_S = 120.0  # a start that fails tells at once; this is for a machine that is busy
 _END_TIMEOUT_S = 30.0
 _SITE_NODES = 16
@@ -82,14 +70,12 @@ class OpcUaPlantServer:
         self._wanted_limits = ServerLimits() if limits is None else limits
         self._security: ServerSecurity | None = None
         self._refused = RefusalLog(None)
-        self._holder: str | None = None
         self._plant = plant
         self._nameplate = plant.nameplate
         self._measured = address.points(self._nameplate, "measured")
         self._commanded = address.points(self._nameplate, "commanded")
         self._wall_period_s = 0.0 if speed is None else self._nameplate.period_s / speed
-        self._watchdog_periods = watchdog_periods
-        self._silent_periods = 0
+        self._control = Control(watchdog_periods)
         self._tripped = False
         self._heartbeat = 0
         self._telemetry: Telemetry | None = None
@@ -110,7 +96,7 @@ class OpcUaPlantServer:
         if self._folder is not None:
             self._security = ServerSecurity(self._folder)
             self._refused = self._security.refused
-        self.endpoint = _free_endpoint(self.endpoint)
+        self.endpoint = free_endpoint(self.endpoint)
         self._failure = None
         self._ready.clear()
         self._thread = threading.Thread(target=self._run, name="opcua-server", daemon=True)
@@ -176,9 +162,10 @@ class OpcUaPlantServer:
         server.set_server_name(f"twinloop plant {self._nameplate.site}")
         await self._secure(server)
         await inner.tell_limits()
-        self._index = await server.register_namespace(address.NAMESPACE_URI)
-        await self._build()
-        server.iserver.attribute_service = _LimitedWrites(server.iserver.aspace, self._verdict)
+        nodes = self._nodes = SiteNodes(server, await server.register_namespace(address.NAMESPACE_URI))
+        await nodes.build(self._nameplate, (*self._measured, *self._commanded), self._wall_period_s, self._step)
+        judge = WriteJudge(nodes.index, nodes.limits, self._control, self._may_write, self._refused)
+        server.iserver.attribute_service = LimitedWrites(server.iserver.aspace, judge.verdict)
         self._read()
         await self._publish()
         async with server:
@@ -211,107 +198,6 @@ class OpcUaPlantServer:
     def _may_write(self, user: User) -> bool:
         return self._security is None or self._security.may_write(user)
 
-    def _node(self, name: str) -> Any:
-        return ua.NodeId(name, self._index)
-
-    async def _build(self) -> None:
-        """Make the nodes. Site level first, then a folder an asset."""
-        objects = self._server.nodes.objects
-        site = await objects.add_object(self._node(address.SITE), ua.QualifiedName(address.SITE, self._index))
-        text = json.dumps(self._nameplate.to_dict())
-        for name, value, kind in (
-            (address.NAMEPLATE, text, ua.VariantType.String),
-            (address.NAMEPLATE_HASH, self._nameplate.hash, ua.VariantType.String),
-            (address.CLOCK, 0.0, ua.VariantType.Double),
-            (address.HEARTBEAT, 0, ua.VariantType.UInt32),
-            (address.CLIENT_HEARTBEAT, 0, ua.VariantType.UInt32),
-            (address.WALL_PERIOD, self._wall_period_s, ua.VariantType.Double),
-            (address.WATCHDOG, False, ua.VariantType.Boolean),
-        ):
-            short = name.removeprefix(f"{address.SITE}.")
-            node = await site.add_variable(self._node(name), ua.QualifiedName(short, self._index), value, kind)
-            if name == address.CLIENT_HEARTBEAT:
-                await node.set_writable()
-        await site.add_method(
-            self._node(address.STEP),
-            ua.QualifiedName("Step", self._index),
-            self._step,
-            [],
-            [ua.VariantType.Double],
-        )
-        farm = await objects.add_object(
-            self._node(self._nameplate.site), ua.QualifiedName(self._nameplate.site, self._index)
-        )
-        folders: dict[str, Any] = {}
-        neutral = {g.name: g.neutral() for g in self._nameplate.groups}
-        self._limits: dict[str, Signal] = {}
-        for point in (*self._measured, *self._commanded):
-            if point.asset not in folders:
-                folders[point.asset] = await farm.add_object(
-                    self._node(f"{self._nameplate.site}.{point.asset}"), ua.QualifiedName(point.asset, self._index)
-                )
-            start = float(neutral[point.group][point.column]) if point.kind == "commanded" else 0.0
-            await self._add_point(folders[point.asset], point, start)
-
-    async def _add_point(self, folder: Any, point: Point, start: float) -> None:
-        node = await folder.add_variable(
-            self._node(point.node), ua.QualifiedName(point.tag, self._index), start, ua.VariantType.Double
-        )
-        signal = point.signal
-        await node.add_property(
-            self._node(f"{point.node}.EURange"),
-            ua.QualifiedName("EURange", 0),
-            ua.Range(Low=signal.minimum, High=signal.maximum),
-        )
-        unit = ua.EUInformation(
-            NamespaceUri=address.UNITS_URI,
-            UnitId=address.unit_id(signal.unit),
-            DisplayName=ua.LocalizedText(signal.unit),
-            Description=ua.LocalizedText(signal.description),
-        )
-        await node.add_property(
-            self._node(f"{point.node}.EngineeringUnits"), ua.QualifiedName("EngineeringUnits", 0), unit
-        )
-        if point.kind == "commanded":
-            await node.set_writable()
-            self._limits[point.node] = signal
-
-    def _verdict(self, node_id: Any, value: Any, user: User) -> int | None:
-        """Status to refuse a client's write with, or None to let it pass; a refusal is recorded."""
-        found = self._judge(node_id, value, user)
-        if found is not None:
-            given = value.Value.Value if value.Value is not None else None
-            status = ua.StatusCode(found).name
-            self._refused.tell(
-                what="write", user=user.name, node=str(node_id.Identifier)[:100], value=repr(given)[:50], status=status
-            )
-        return found
-
-    def _judge(self, node_id: Any, value: Any, user: User) -> int | None:
-        """Who may; then what. A write of a controller says that he lives, whatever its value."""
-        signal = self._limits.get(node_id.Identifier) if node_id.NamespaceIndex == self._index else None
-        is_heartbeat = node_id.NamespaceIndex == self._index and node_id.Identifier == address.CLIENT_HEARTBEAT
-        if not self._may_write(user):
-            return int(ua.StatusCodes.BadUserAccessDenied)
-        if signal is None and not is_heartbeat:
-            return None  # its access level is for asyncua to judge
-        is_held = self._holder is not None and self._silent_periods < self._watchdog_periods
-        if is_held and self._holder != user.name:
-            return int(ua.StatusCodes.BadLocked)
-        self._holder, self._silent_periods = user.name, 0
-        wanted = ua.VariantType.UInt32 if signal is None else ua.VariantType.Double
-        if value.Value is None or value.Value.VariantType != wanted or value.Value.is_array:
-            return int(ua.StatusCodes.BadTypeMismatch)
-        if value.StatusCode is not None and not value.StatusCode.is_good():
-            return int(ua.StatusCodes.BadWriteNotSupported)
-        if signal is None:
-            return None
-        number = value.Value.Value
-        fits = math.isfinite(number) and signal.minimum <= number <= signal.maximum
-        if not fits or (signal.levels is not None and number not in signal.levels):
-            return int(ua.StatusCodes.BadOutOfRange)
-        return None
-
     async def _keep_time(self) -> None:
         assert self._loop is not None  # both are set before this runs; narrows the types
         assert self._stopping is not None
@@ -335,17 +221,16 @@ class OpcUaPlantServer:
     async def _advance(self) -> bool:
         """One period of the plant under the commands that the nodes hold; False when the plant failed."""
         async with self._turn:
-            if self._silent_periods >= self._watchdog_periods:
+            if self._control.is_silent:
                 await self._neutralise()
-            self._silent_periods += 1
-            if self._tripped and self._silent_periods == 1:
+            self._control.silent_periods += 1
+            if self._tripped and self._control.silent_periods == 1:
                 self._tripped = False
             commands = {
                 g.name: np.empty((g.n_assets, len(g.commanded)), dtype=np.float64) for g in self._nameplate.groups
             }
             for point in self._commanded:
-                held: Any = self._server.read_attribute_value(self._node(point.node))
-                commands[point.group][point.row, point.column] = held.Value.Value
+                commands[point.group][point.row, point.column] = self._nodes.held(point.node)
             try:
                 # In a thread, so that clients are answered while the plant computes.
                 accepted = await asyncio.to_thread(self._plant.write, commands)
@@ -358,7 +243,7 @@ class OpcUaPlantServer:
             for point in self._commanded:
                 value = float(accepted[point.group][point.row, point.column])
                 if value != commands[point.group][point.row, point.column]:
-                    await self._put(point.node, value)
+                    await self._nodes.put(point.node, value, time_s=self._clock_s)
             self._heartbeat = (self._heartbeat + 1) % 2**32
             await self._publish()
             return True
@@ -368,10 +253,11 @@ class OpcUaPlantServer:
             return
         neutral = {g.name: g.neutral() for g in self._nameplate.groups}
         for point in self._commanded:
-            await self._put(point.node, float(neutral[point.group][point.column]))
+            await self._nodes.put(point.node, float(neutral[point.group][point.column]), time_s=self._clock_s)
         self._tripped = True
         _logger.warning(
-            "no client for %d periods: commands are neutral, equipment is on its own control", self._silent_periods
+            "no client for %d periods: commands are neutral, equipment is on its own control",
+            self._control.silent_periods,
         )
 
     def _read(self) -> None:
@@ -384,88 +270,12 @@ class OpcUaPlantServer:
         for point in self._measured:
             place = (point.row, point.column)
             quality = Quality.BAD if is_failed else Quality(int(telemetry.quality[point.group][place]))
-            await self._put(
+            await self._nodes.put(
                 point.node,
                 float(telemetry.values[point.group][place]),
-                source_time_s=float(telemetry.source_time_s[point.group][place]),
+                time_s=float(telemetry.source_time_s[point.group][place]),
                 quality=quality,
             )
-        await self._put(address.CLOCK, self._clock_s)
-        await self._put(address.WATCHDOG, self._tripped, ua.VariantType.Boolean)
-        await self._put(address.HEARTBEAT, self._heartbeat, ua.VariantType.UInt32)
-
-    async def _put(
-        self,
-        node: str,
-        value: float | bool,
-        variant: Any = ua.VariantType.Double,
-        *,
-        source_time_s: float | None = None,
-        quality: Quality = Quality.GOOD,
-    ) -> None:
-        """Store past the clients' checks. OPC 10000-4, 7.7.1: the value of a bad reading is null."""
-        moment = dt.datetime.fromtimestamp(self._clock_s if source_time_s is None else source_time_s, tz=dt.UTC)
-        reading = ua.DataValue(
-            ua.Variant(value, variant),
-            StatusCode=ua.StatusCode(_STATUS[quality]),
-            SourceTimestamp=moment,
-            ServerTimestamp=dt.datetime.now(dt.UTC),
-        )
-        await self._server.write_attribute_value(self._node(node), reading)
-
-
-class _LimitedWrites(AttributeService):
-    """asyncua's write service with a verdict for each item before it; its own hooks can only fail a whole request."""
-
-    def __init__(self, aspace: AddressSpace, judge: Callable[[ua.NodeId, Any, User], int | None]) -> None:
-        super().__init__(aspace)
-        self._judge = judge
-
-    async def write(self, params: Any, user: User | None = None) -> list[Any]:
-        writer = User(role=UserRole.Admin) if user is None else user
-        results: list[Any] = []
-        for item in params.NodesToWrite:
-            verdict = None
-            if user is not None and user.role != UserRole.Admin and item.AttributeId == ua.AttributeIds.Value:
-                verdict = self._judge(item.NodeId, item.Value, user)
-                # A client's clock is not the source's: the time of a command is when it came.
-                stamped = dataclasses.replace(item.Value, SourceTimestamp=dt.datetime.now(dt.UTC))
-                item = dataclasses.replace(item, Value=stamped)
-            if verdict is not None:
-                results.append(ua.StatusCode(verdict))
-                continue
-            results += await super().write(ua.WriteParameters(NodesToWrite=[item]), writer)
-        return results
-
-
-def check_exposure(endpoint: str, security: str | Path | None) -> None:
-    """Raise :class:`PlantError` for a server that everybody on a network could command."""
-    host, _ = address.host_and_port(endpoint)
-    if security is None and not address.is_loopback(host):
-        raise PlantError(
-            f"OPC UA server {endpoint}: without security everybody on the network could command the plant: give a "
-            "server's folder of certificates (--security DIR; `twinloop certificates make DIR` makes one), or serve "
-            "127.0.0.1"
-        )
-
-
-def _free_endpoint(endpoint: str) -> str:
-    """The endpoint with port 0 replaced by a free one; raises :class:`PlantError` for a port that is taken."""
-    name, wanted = address.host_and_port(endpoint)
-    family = socket.AF_INET6 if ":" in name else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio does; a listening port still fails
-        try:
-            probe.bind((name, wanted))
-        except OSError as error:
-            remedy = (
-                "another program listens there; stop it, or give another port with --endpoint"
-                if error.errno == errno.EADDRINUSE
-                else "give an address of this machine and a port that you may use with --endpoint"
-            )
-            raise PlantError(
-                f"OPC UA server: port {wanted} of {name} can't be opened ({error.strerror}): {remedy}"
-            ) from error
-        port = probe.getsockname()[1]
-    host = f"[{name}]" if family == socket.AF_INET6 else name
-    return f"opc.tcp://{host}:{port}{urlparse(endpoint).path}"
+        await self._nodes.put(address.CLOCK, self._clock_s, time_s=self._clock_s)
+        await self._nodes.put(address.WATCHDOG, self._tripped, ua.VariantType.Boolean, time_s=self._clock_s)
+        await self._nodes.put(address.HEARTBEAT, self._heartbeat, ua.VariantType.UInt32, time_s=self._clock_s)

@@ -26,7 +26,9 @@ from twinloop.deploy.connectors.mqtt_identity import Identity
 from twinloop.deploy.connectors.mqtt_link import Link, Received, Topic
 from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
 from twinloop.deploy.connectors.sparkplug_edge import Message
-from twinloop.deploy.connectors.sparkplug_payload import DataType, Metric, Payload, decode, encode
+from twinloop.deploy.connectors.sparkplug_metric import Metric
+from twinloop.deploy.connectors.sparkplug_payload import Payload, decode, encode
+from twinloop.deploy.connectors.sparkplug_value import DataType
 from twinloop.envs.conformance import check_plant
 from twinloop.envs.errors import PlantError
 from twinloop.envs.plant import Quality

@@ -22,7 +22,9 @@ from twinloop.deploy.connectors.mqtt_client import MqttConnector
 from twinloop.deploy.connectors.mqtt_command import Answer
 from twinloop.deploy.connectors.mqtt_identity import Identity
 from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
-from twinloop.deploy.connectors.sparkplug_payload import DataType, Metric, Payload, decode, encode
+from twinloop.deploy.connectors.sparkplug_metric import Metric
+from twinloop.deploy.connectors.sparkplug_payload import Payload, decode, encode
+from twinloop.deploy.connectors.sparkplug_value import DataType
 
 pytestmark = needs_mosquitto
 VALVE = "spBv1.0/test/DCMD/rig/rig.R1"

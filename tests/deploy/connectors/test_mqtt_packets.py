@@ -20,7 +20,8 @@ from twinloop.deploy.connectors.mqtt_client import MqttConnector
 from twinloop.deploy.connectors.mqtt_link import Link, Received, Topic
 from twinloop.deploy.connectors.mqtt_server import MqttPlantServer
 from twinloop.deploy.connectors.sparkplug_edge import Message
-from twinloop.deploy.connectors.sparkplug_payload import DataType, decode
+from twinloop.deploy.connectors.sparkplug_payload import decode
+from twinloop.deploy.connectors.sparkplug_value import DataType
 from twinloop.envs.errors import PlantError
 
 

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinloop.deploy.connectors import sparkplug_payload as sp
-from twinloop.deploy.connectors.sparkplug_payload import DataType, Metric, Payload, PayloadError, Property
+from twinloop.deploy.connectors.sparkplug_metric import Metric, Property
+from twinloop.deploy.connectors.sparkplug_payload import Payload
+from twinloop.deploy.connectors.sparkplug_value import DataType
+from twinloop.deploy.connectors.sparkplug_wire import PayloadError
 
 Field = descriptor_pb2.FieldDescriptorProto
 U32, U64, F32, F64, BOOL = Field.TYPE_UINT32, Field.TYPE_UINT64, Field.TYPE_FLOAT, Field.TYPE_DOUBLE, Field.TYPE_BOOL

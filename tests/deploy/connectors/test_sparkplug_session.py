@@ -16,8 +16,9 @@ from twinloop.deploy.connectors import sparkplug_site as names
 from twinloop.deploy.connectors.mqtt_address import Kind, parse
 from twinloop.deploy.connectors.sparkplug_edge import EdgeNode, Message, Snapshot
 from twinloop.deploy.connectors.sparkplug_host import SparkplugView
-from twinloop.deploy.connectors.sparkplug_payload import DataType, Payload, Value, decode, encode
+from twinloop.deploy.connectors.sparkplug_payload import Payload, decode, encode
 from twinloop.deploy.connectors.sparkplug_site import SparkplugSite
+from twinloop.deploy.connectors.sparkplug_value import DataType, Value
 from twinloop.envs.errors import NameplateError
 from twinloop.envs.nameplate import Group, Nameplate, Signal
 from twinloop.envs.plant import Quality
