@@ -37,7 +37,7 @@ class HostState:
         try:
             told = json.loads(payload[:1000])
             is_online, at_ms = told["online"], int(told["timestamp"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, OverflowError, KeyError, TypeError, RecursionError):
             return False
         if is_online:
             return False
