@@ -3,7 +3,8 @@
 from .decision import Code, Decision, InputState, Mode, Reason, ShieldState, Source
 from .inputs import Guarded
 from .settings import ShieldSettings
-from .shield import Fallback, Shield
+from .shield import Shield
+from .site_fallback import Fallback
 
 __all__ = [
     "Code",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import some
-from .coupling import Active, Coupled
+from .coupled import Active, Coupled
 from .decision import Code, Reason
 from .local_reasons import Why
 

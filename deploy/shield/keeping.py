@@ -13,7 +13,8 @@ from .causes import Cause
 from .choice import FALLBACK, PLAN, SAFE_STATE, Choice
 from .command_memory import CommandMemory
 from .compiled import FlatCommands
-from .coupling import Coupled, Coupling, Limits
+from .coupled import Coupled
+from .coupling import Coupling
 from .decision import Code, Reason, ShieldState
 from .explanation import Explainer
 from .inputs import Guarded
@@ -23,6 +24,7 @@ from .local_reasons import Why
 from .lookahead import Foreseen, LookAhead
 from .program import Status
 from .sum_braking import SumBraking
+from .sum_rows import Limits
 from .verification import Verdict, Verifier
 
 Floats = NDArray[np.float64]
