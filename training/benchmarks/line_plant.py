@@ -141,8 +141,10 @@ def summary(cases: Sequence[Case], plan: Plan, config: LineConfig) -> tuple[Tabl
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
-    """Ratio of sums with its interval (Cochran 1977, "Sampling Techniques", section 6.4)."""
+    """Ratio of sums with its interval (Cochran 1977, "Sampling Techniques", section 6.4); NaN of nothing."""
     a, b = np.asarray(above), np.asarray(below)
+    if b.sum() == 0.0:
+        return math.nan, math.nan, math.nan
     found = float(a.sum() / b.sum())
     error = float((a - found * b).std(ddof=1) / (abs(b.mean()) * math.sqrt(len(a)))) if len(a) > 1 else math.nan
     half = float(stats.t.ppf(0.5 * (1.0 + LEVEL), max(1, len(a) - 1))) * error
