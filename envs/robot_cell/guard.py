@@ -60,6 +60,7 @@ _HEARD = slice(_AT["heard_q1_rad"], _AT["heard_age_s"] + 1)
 _WITHIN_REACH = 0.98  # of the brakes, so that rounding leaves "as fast as it can brake" in reach
 _WITHIN_M = 0.002  # noise of the encoders is a tenth of it
 _BEND_M = 1.0  # of a gap, by joints that run together: m a rad^2, twice what has been seen
+_SAME_M = 1e-9
 _CONES = 2  # of the deepest gaps; of links that are neighbours one cone stands for the others
 _SIGNS = 1.0 - 2.0 * (np.arange(2**N_JOINTS)[:, None] >> np.arange(N_JOINTS) & 1)
 _EACH_WAY = np.concatenate([np.eye(N_JOINTS), -np.eye(N_JOINTS)])
@@ -174,6 +175,8 @@ class CellRows:
         if len(made.planes):
             gap, gradient = map(np.concatenate, zip((gap, gradient), look_down(own, made.planes), strict=True))
         allowed = gap - spare_m
+        ends = allowed[pairs.ends].reshape(4, -1)  # where one of them is nearest, its row is there already
+        ends[ends - allowed[pairs.itself] < _SAME_M] = math.inf
         cones = self._cones(allowed, gradient, pairs)
         stops = len(people) > 0 and not (allowed[pairs.people] > 0.0).all()
         if late:
@@ -293,7 +296,8 @@ class _Made:
             pairs = pairs_of(self.shape.arm, n_peers, len(rows.capsules), n_obstacles, n_people)
             count = len(pairs.first) + PLANE_GAPS * len(self.planes)
             pace, spare_m = np.full(count, rows.gain_per_s), np.full(count, rows.fixture_gap_m)
-            spare_m[pairs.itself], spare_m[pairs.peers] = rows.self_gap_m, rows.arm_gap_m
+            spare_m[pairs.itself] = spare_m[pairs.ends] = rows.self_gap_m
+            spare_m[pairs.peers] = rows.arm_gap_m
             pace[pairs.peers] *= 0.5  # each arm answers for half of the closing
             spare_m[pairs.people] = rows.separation_m()
             pace[pairs.people] = 1.0 / (rows.reaction_s + 0.5 * rows.stopping_s)

@@ -1,11 +1,15 @@
 """All that one arm may meet, as one list of pairs of capsules: worked out together, since a dozen small arrays cost as
 much as one. Numpy alone; :mod:`.gaps` has the same pair by pair of bodies.
+
+Links of one arm come as near as a centimetre, and often side by side. Of two that are nearly parallel the nearest points
+jump from one end to the other, so that the gap there, which nobody had looked at, is the one that closes: each end of a
+link is therefore looked at too, as a capsule of no length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +22,7 @@ from .distance import NO_DISTANCE_M, closest_of_few
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
+_OWN = 3 * N_CAPSULES  # capsules, and both ends of each
 MOUNTED = 2
 """So many capsules of an arm, the first ones, stand where they stand."""
 PLANE_GAPS = N_CAPSULES - MOUNTED
@@ -27,12 +32,14 @@ PLANE_GAPS = N_CAPSULES - MOUNTED
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Which of the own capsules ``first`` ``[P]`` is looked at with which of all bodies' ``second`` ``[P]``, own ones
-    first. Slices of ``[P]``: ``itself``, ``peers`` (64 each), ``fixtures``, ``obstacles``, ``people``; what planes add
-    comes after them."""
+    first: eight capsules, their starts, and their ends. Slices of ``[P]``: ``itself``, ``ends`` (of the own capsules of
+    each pair in ``itself``, four times as many), ``peers`` (64 each), ``fixtures``, ``obstacles``, ``people``; what
+    planes add comes after them."""
 
     first: Indices
     second: Indices
     itself: slice
+    ends: slice
     peers: slice
     fixtures: slice
     obstacles: slice
@@ -42,9 +49,11 @@ class Pairs:
 @lru_cache(maxsize=64)
 def pairs_of(arm: Arm, n_peers: int, n_fixtures: int, n_obstacles: int, n_people: int) -> Pairs:
     """The pairs of an arm among so many arms, capsules, obstacles and people."""
-    own = shape_of(arm).self_pairs
-    first, second, slices = [own[:, 0]], [own[:, 1]], [slice(0, len(own))]
-    at = N_CAPSULES
+    a, b = shape_of(arm).self_pairs.T
+    starts, ends = N_CAPSULES, 2 * N_CAPSULES
+    first, second = [a, starts + a, ends + a, starts + b, ends + b], [b, b, b, a, a]
+    slices = [slice(0, len(a)), slice(len(a), 5 * len(a))]
+    at = _OWN
     for count, capsules in (
         (n_peers * N_CAPSULES, range(N_CAPSULES)), (n_fixtures, range(MOUNTED, N_CAPSULES)),
         (n_obstacles, range(N_CAPSULES)), (n_people, range(N_CAPSULES)),
@@ -73,6 +82,7 @@ def look_around(
 ) -> Nearness:
     """Every pair of ``pairs``; ``others``: fixtures, obstacles and people, in this order. ``theirs``: whether it shall
     be told how the other arms' points move."""
+    own = _with_ends(own)
     bodies = (own, *peers, *others)
     first, second = pairs.first, pairs.second
     lines = np.concatenate(
@@ -84,7 +94,7 @@ def look_around(
     scale = np.where(distance > NO_DISTANCE_M, 1.0 / np.maximum(distance, NO_DISTANCE_M), 0.0)
     normal = (apart * scale).T
     rates = _rates(own, first, s)
-    itself = pairs.itself
+    itself = slice(pairs.itself.start, pairs.ends.stop)
     rates[itself] -= _rates(own, second[itself], t[itself])
     gradient = np.einsum("pjc,pc->pj", rates, normal)
     moves = rates[:0]
@@ -107,6 +117,19 @@ def look_down(own: ArmBody, planes: Floats) -> tuple[Floats, Floats]:
     gradient *= (fall < 0.0)[:, None]
     gradient += own.start_rates[MOUNTED:] @ normal
     return gap.reshape(-1), gradient.swapaxes(1, 2).reshape(-1, N_JOINTS)
+
+
+def _with_ends(arm: ArmBody) -> ArmBody:
+    """The arm with both ends of each capsule behind its capsules, as capsules of no length."""
+    nil, none = np.zeros_like(arm.along_m), np.zeros_like(arm.along_rates)
+    return replace(
+        arm,
+        start_m=np.concatenate((arm.start_m, arm.start_m, arm.start_m + arm.along_m)),
+        along_m=np.concatenate((arm.along_m, nil, nil)),
+        radius_m=np.concatenate((arm.radius_m,) * 3),
+        start_rates=np.concatenate((arm.start_rates, arm.start_rates, arm.start_rates + arm.along_rates)),
+        along_rates=np.concatenate((arm.along_rates, none, none)),
+    )
 
 
 def _rates(arm: ArmBody, which: Indices, share: Floats) -> Floats:

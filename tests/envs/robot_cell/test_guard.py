@@ -15,8 +15,8 @@ from twinloop.deploy.shield import Shield, ShieldState
 from twinloop.envs.constraint import declare
 from twinloop.envs.errors import ConfigurationError
 from twinloop.envs.plant import Telemetry
-from twinloop.envs.robot_cell.arm import UR5E
-from twinloop.envs.robot_cell.arm_body import ArmShape, Body
+from twinloop.envs.robot_cell.arm import UR5E, with_tool
+from twinloop.envs.robot_cell.arm_body import ArmShape, Body, shape_of
 from twinloop.envs.robot_cell.config import (
     HOME_RAD,
     ArmPlace,
@@ -27,7 +27,7 @@ from twinloop.envs.robot_cell.config import (
     RobotCellConfig,
 )
 from twinloop.envs.robot_cell.constraints import cell_rows
-from twinloop.envs.robot_cell.gaps import arm_gaps, body_gaps, plane_gaps
+from twinloop.envs.robot_cell.gaps import arm_gaps, body_gaps, plane_gaps, self_gaps
 from twinloop.envs.robot_cell.guard import CellRows
 from twinloop.envs.robot_cell.kinematics import reach_speeds, tool_position
 from twinloop.envs.robot_cell.nameplate import ARM, BODY_MEASURED, MEASURED, PERSON
@@ -347,6 +347,25 @@ def test_inside_a_distance_an_arm_goes_outwards_and_nowhere_else() -> None:
         assert (control @ np.zeros(6) >= least).all()
         if within_m > 0.0:
             assert not (control @ -up >= least).all()
+
+
+def test_links_side_by_side_do_not_touch_where_their_nearest_points_jump_to_the_other_end() -> None:
+    # As recorded: wrist and upper arm go along each other at a centimetre, one end away from it and the other towards.
+    config = RobotCellConfig(tool_length_m=0.1, fixtures=[])
+    shield, tooled = _shield(tool_length_m=0.1, fixtures=[], seat=1), shape_of(with_tool(UR5E, 0.1))
+    q = np.array([[0.0, -1.4674, -2.5457, 2.4072, 1.1125, -3.981], HOME_RAD])
+    u = np.zeros((2, 6))
+    u[0] = 0.0, -1.5, 0.059, 1.411, 1.504, -1.5
+    u = np.clip(u, -config.joint_speed_radps, config.joint_speed_radps)
+    wished = np.tile([0.0, -1.5, -0.5, 1.5, 1.5, -1.5], (2, 1))
+    state = shield.start({ARM: u})
+    gaps = []
+    for k in range(1, 30):
+        decision = _decide(shield, state, {ARM: measured_arms(q)}, wished, k)
+        state = shield.accepted(decision.state, decision.commands)
+        q = q + DT_S * np.array([decision.commands[ARM][0], np.zeros(6)])
+        gaps.append(float(self_gaps(tooled.at(q[0], np.zeros(4)), tooled.self_pairs).gap_m.min()))
+    assert min(gaps) > 0.005
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from twinloop.envs.robot_cell.arm import UR5E, with_tool
 from twinloop.envs.robot_cell.arm_body import ArmShape, Body, shape_of
 from twinloop.envs.robot_cell.capsules import capsule_ends
+from twinloop.envs.robot_cell.distance import segment_distance
 from twinloop.envs.robot_cell.gaps import Gaps, arm_gaps, body_gaps, plane_gaps, self_gaps
 from twinloop.envs.robot_cell.kinematics import tool_jacobian, tool_position
 from twinloop.envs.robot_cell.surroundings import look_around, look_down, pairs_of
@@ -98,3 +99,37 @@ def test_all_pairs_at_once_are_the_pairs_one_body_at_a_time(rng: np.random.Gener
     itself = self_gaps(own, shape_of(TOOLED).self_pairs)
     np.testing.assert_allclose(seen.gap_m[pairs.itself], itself.gap_m, atol=1e-12)
     np.testing.assert_allclose(seen.gradient[pairs.itself], itself.gradient_a, atol=1e-12)
+
+
+def _gaps_of_ends(q: Floats, base: Floats, pairs: list[tuple[int, int]]) -> Floats:
+    """``[4, pairs]`` by the closed form of segments: start and end of each pair's first to its second, and back."""
+    ends, radius = capsule_ends(q, base, TOOLED), shape_of(TOOLED).radius_m
+    found = [
+        [
+            float(segment_distance(np.stack([ends[k, e]] * 2), ends[j])) - radius[k] - radius[j]
+            for k, j in ((pair[first], pair[1 - first]) for pair in pairs)
+        ]
+        for first in (0, 1)
+        for e in (0, 1)
+    ]
+    return np.array(found)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seeds)
+def test_ends_of_links_are_as_far_from_other_links_as_the_closed_form_and_differences_say(
+    rng: np.random.Generator,
+) -> None:
+    q, base = rng.uniform(-3.0, 3.0, 6), rng.uniform(-1.0, 1.0, 4)
+    pairs = [(int(i), int(j)) for i, j in shape_of(TOOLED).self_pairs]
+    which = pairs_of(TOOLED, 0, 0, 0, 0)
+    seen = look_around(shape_of(TOOLED).at(q, base), (), (), which)
+    gap = seen.gap_m[which.ends].reshape(4, -1)
+    np.testing.assert_allclose(gap, _gaps_of_ends(q, base, pairs), atol=1e-9)
+    assert (gap >= seen.gap_m[which.itself] - 1e-9).all()
+    differences = np.stack(
+        [(_gaps_of_ends(q + d, base, pairs) - _gaps_of_ends(q - d, base, pairs)) / 2e-6 for d in 1e-6 * np.eye(6)], -1
+    )
+    gradient = seen.gradient[which.ends].reshape(4, -1, 6)
+    apart = gap + 2.0 * shape_of(TOOLED).radius_m.min() > 0.02  # where axes meet there is no gradient
+    np.testing.assert_allclose(gradient[apart], differences[apart], atol=2e-5)
