@@ -1,9 +1,9 @@
 """All that one arm may meet, as one list of pairs of capsules: worked out together, since a dozen small arrays cost as
 much as one. Numpy alone; :mod:`.gaps` has the same pair by pair of bodies.
 
-Links of one arm come as near as a centimetre, and often side by side. Of two that are nearly parallel the nearest points
-jump from one end to the other, so that the gap there, which nobody had looked at, is the one that closes: each end of a
-link is therefore looked at too, as a capsule of no length.
+Links of one arm come as near as a centimetre, and often side by side. Of two that are nearly parallel the nearest
+points jump from one end to the other, and the gap there, which nobody had looked at, is the one that closes: each end
+of a link is therefore looked at too, as a capsule of no length.
 """
 
 from __future__ import annotations
