@@ -26,7 +26,8 @@ from .twin import RobotCellTwin
 Tensor = torch.Tensor
 _GIVEN = "filter/given"
 _STILL_STD = 5.0
-"""An arm that reads no faster than so many standard deviations of its sensors' noise stands."""
+"""An arm that reads no faster than so many standard deviations of its sensors' noise stands, if it is told no more than
+one: a shield that holds an arm sends what rounding leaves of zero."""
 
 
 class CellTracker(EnsembleFilter):
@@ -41,7 +42,7 @@ class CellTracker(EnsembleFilter):
         super().__init__(twin, settings)
         self._cell = twin
         self._others = [k for k in range(config.n_arms) if config.seat not in (None, k + 1)]
-        self._still_radps = _STILL_STD * max((e.noise for e in settings.signals.values()), default=0.0)
+        self._noise_radps = max((e.noise for e in settings.signals.values()), default=0.0)
         self._given = torch.full((config.n_arms, N_JOINTS), torch.nan, dtype=torch.float64)
 
     def start(self, widening: float = 1.0, observed: Mapping[str, Tensor] | None = None) -> None:
@@ -62,8 +63,9 @@ class CellTracker(EnsembleFilter):
         self._cell.follow(observed)
         judged = observed[ARM].clone()
         judged[self._others, SPEEDS] = torch.nan
+        seen = judged[:, SPEEDS].abs().to(self._given)
         # so asked, a speed that is not known is none that stands
-        stands = (self._given == 0.0).all(1) & (judged[:, SPEEDS].abs().to(self._given) <= self._still_radps).all(1)
+        stands = ((self._given.abs() <= self._noise_radps) & (seen <= _STILL_STD * self._noise_radps)).all(1)
         judged[stands, SPEEDS] = torch.nan
         found = super().assimilate({**observed, ARM: judged})
         return found._replace(idle=not len(found.inside) and bool(stands.any()))

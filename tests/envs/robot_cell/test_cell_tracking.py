@@ -116,12 +116,15 @@ def test_its_forecasts_of_the_mujoco_cell_are_as_wide_as_they_are_wrong() -> Non
     assert verdict.open, verdict.why
 
 
-def test_arms_that_stand_as_they_should_leave_the_gate_as_it_was() -> None:
+@pytest.mark.parametrize("held_radps", [0.0, -1.4e-17])
+def test_arms_that_stand_as_they_should_leave_the_gate_as_it_was(held_radps: float) -> None:
     plant = MuJoCoCell(CELL, RobotCellPlantConfig(seed=4))
     live = live_of(CELL, window=60, silence_periods=5)
     live.start(plant.clock_s, telemetry=plant.read())
     for k in range(150):
-        accepted = plant.write({"arm": swinging(k) if k < 80 else np.zeros((2, 6)), "person": np.zeros((1, 0))})
+        accepted = plant.write(
+            {"arm": swinging(k) if k < 80 else np.full((2, 6), held_radps), "person": np.zeros((1, 0))}
+        )
         plant.advance()
         live.advance(accepted, plant.clock_s)
         live.assimilate(plant.read())
